@@ -1,0 +1,54 @@
+//! The four clocks, each for one purpose.
+//!
+//! | clock | for |
+//! |---|---|
+//! | wall | the end of a token's life, times that people read |
+//! | boot time (goes on in suspend) | the end of a token's life, so that a wall clock set back never serves a dead token |
+//! | monotonic (stops in suspend) | attempts and back-offs of a local store: comparable between processes of one boot |
+//! | [`std::time::Instant`] | waits inside one process |
+
+use std::sync::OnceLock;
+
+use rustix::time::{ClockId, clock_gettime};
+
+fn ms(clock: ClockId) -> i64 {
+    let t = clock_gettime(clock);
+    t.tv_sec * 1000 + t.tv_nsec / 1_000_000
+}
+
+/// Unix time in milliseconds.
+pub fn wall_ms() -> i64 {
+    ms(ClockId::Realtime)
+}
+
+/// Unix time in milliseconds, a tick (at most 10 ms) behind: cheap enough for the hot path.
+pub fn wall_coarse_ms() -> i64 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return ms(ClockId::RealtimeCoarse);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    wall_ms()
+}
+
+/// Milliseconds since boot, time in suspend included.
+pub fn boot_ms() -> i64 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return ms(ClockId::Boottime);
+    // Apple's CLOCK_MONOTONIC goes on in suspend.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    ms(ClockId::Monotonic)
+}
+
+/// Milliseconds since boot, time in suspend not included.
+pub fn monotonic_ms() -> i64 {
+    ms(ClockId::Monotonic)
+}
+
+/// A name for this boot of this machine: [`monotonic_ms`] values of two boots cannot be compared.
+pub fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map(|id| id.trim().to_owned())
+            .unwrap_or_else(|_| format!("booted-at-{}", (wall_ms() - boot_ms()) / 60_000))
+    })
+}

@@ -1,0 +1,152 @@
+//! JSON configuration → [`Config`]; every key checked, every error names its key.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+/// A client's configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The authorization server and this client's registration there.
+    pub registration: Registration,
+    /// Where sessions are kept.
+    pub store: StoreLocation,
+    /// Which sessions of the store are this client's. Default: canonical token endpoint, a space, client_id.
+    pub namespace: String,
+    /// 32-byte keys; the first seals, all open. Empty: the store's default.
+    pub encryption_keys: Vec<[u8; 32]>,
+    /// The life to assume where the server does not say it.
+    pub session_lifetime_s: Option<u32>,
+    /// How long before its end a token is renewed early; `None`: a part of its life.
+    pub renew_before_s: Option<u32>,
+    /// What early renewal does to the caller that starts it.
+    pub early_renewal: EarlyRenewal,
+    /// Memory is trusted no longer than this without one store read.
+    pub recheck: Duration,
+    /// `false`: never spend a refresh token.
+    pub renews: bool,
+    /// What to do about a doubt.
+    pub lost_reply: LostReply,
+    /// How long a caller waits by default.
+    pub max_wait: Duration,
+    /// How long a normal exit waits for open exchanges.
+    pub exit_wait: Duration,
+    /// Exchanges at one time.
+    pub max_exchanges: usize,
+    /// Sessions kept in memory.
+    pub max_cached_sessions: usize,
+    /// Where adapters may send the token.
+    pub origins: Vec<String>,
+}
+
+/// One OAuth client registration at one authorization server, and how to speak with it.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// RFC 6749 §3.2.
+    pub token_endpoint: String,
+    /// RFC 7009; `None`: the server has none that we know.
+    pub revocation_endpoint: Option<String>,
+    /// RFC 6749 §2.2.
+    pub client_id: String,
+    /// How the client authenticates (RFC 6749 §2.3).
+    pub client_auth: ClientAuth,
+    /// Asked for at refresh, if set.
+    pub scope: Option<String>,
+    /// Extra request parameters.
+    pub refresh_parameters: Vec<(String, String)>,
+    /// Where the grant's parameters go.
+    pub parameters_in: ParametersIn,
+    /// From the clock's reading before the load until the first byte at the latest.
+    pub connect_timeout: Duration,
+    /// From then on until the answer, at the latest.
+    pub exchange_timeout: Duration,
+    /// `User-Agent`.
+    pub user_agent: String,
+    /// A hash of everything that a server may refuse this client for; a back-off can bind to it.
+    pub fingerprint: String,
+}
+
+/// Client authentication at the token endpoint.
+#[derive(Clone, Debug)]
+pub enum ClientAuth {
+    /// A public client: `client_id` in the body.
+    None,
+    /// `client_secret_basic`.
+    Basic {
+        /// The client secret.
+        secret: Secret,
+        /// What is base64-encoded.
+        encoding: BasicEncoding,
+    },
+    /// `client_secret_post`.
+    Post {
+        /// The client secret.
+        secret: Secret,
+    },
+}
+
+/// What `Authorization: Basic` encodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BasicEncoding {
+    /// `id:secret` as is.
+    Raw,
+    /// Both percent-encoded first (RFC 6749 §2.3.1).
+    Form,
+}
+
+/// Where `grant_type` and `refresh_token` go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParametersIn {
+    /// The form body (RFC 6749 §6).
+    Body,
+    /// HTTP headers, with an empty body.
+    Headers,
+}
+
+/// `store`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreLocation {
+    /// `memory:`
+    Memory,
+    /// `sqlite:PATH`; `default` if the path is the default one, whose directory is made.
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        /// Make the directory.
+        default: bool,
+    },
+}
+
+/// `early_renewal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyRenewal {
+    /// The caller is served at once.
+    Background,
+    /// The caller that starts it waits for it.
+    Wait,
+    /// None.
+    Off,
+}
+
+/// `lost_reply`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostReply {
+    /// Send the same refresh token again.
+    Replay,
+    /// End the session.
+    SignIn,
+}
+
+impl Config {
+    /// Reads and checks a configuration (one JSON object).
+    pub fn from_json(_json: &str) -> Result<Self> {
+        Err(Error::invalid("not built yet"))
+    }
+
+    /// Reads the request of [`crate::refresh`]: a configuration plus `refresh_token`.
+    pub fn from_refresh_request(_json: &str) -> Result<(Self, Secret)> {
+        Err(Error::invalid("not built yet"))
+    }
+}

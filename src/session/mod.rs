@@ -1,0 +1,3 @@
+//! One user's grant, kept renewed.
+
+pub mod record;

@@ -1,0 +1,70 @@
+//! Where records are kept.
+
+use crate::error::Result;
+use crate::session::record::{Key, Owner, Record, State};
+
+pub mod memory;
+pub mod owner;
+pub mod seal;
+pub mod sqlite;
+
+/// A moment on a store's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds.
+    pub ms: i64,
+    /// Which clock: moments of different clocks cannot be compared. A local store's clock is named by the boot id.
+    pub clock: String,
+}
+
+/// What is known of the process that made an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It holds its lock.
+    Alive,
+    /// We got its lock, or it ran under another boot of this machine.
+    Dead,
+    /// Nothing: another machine, or its owner file is gone.
+    Unknown,
+}
+
+/// One row of a list page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The session's name.
+    pub session: String,
+    /// Its state.
+    pub state: State,
+    /// Its record's version.
+    pub version: i64,
+    /// The end of its access token's life, Unix time in milliseconds.
+    pub expires_at_ms: Option<i64>,
+}
+
+/// A place for records with one writing operation, compare-and-swap.
+///
+/// Every function may be called from any thread. Errors are [`crate::error::Status::Store`] and say what to do.
+pub trait Store: Send + Sync {
+    /// The record under this key, and the store's clock, in one round trip.
+    fn load(&self, key: &Key) -> Result<(Option<Record>, Now)>;
+
+    /// Writes `record` if the record under this key has the version `expected` (`None`: if there is none).
+    /// `false`: it has not, and nothing was written. Durable when it returns `true`. After an error the outcome is
+    /// unknown: load again, and recognise your own attempt id.
+    fn compare_and_swap(&self, key: &Key, expected: Option<i64>, record: &Record) -> Result<bool>;
+
+    /// Deletes the record under this key if it has this version.
+    fn delete(&self, key: &Key, version: i64) -> Result<bool>;
+
+    /// At most `limit` records after the name `after`, ordered bytewise, forgotten ones left out.
+    fn list(&self, namespace: &str, after: Option<&str>, limit: u32) -> Result<Vec<Listed>>;
+
+    /// Who writes through this store.
+    fn owner(&self) -> Result<Owner>;
+
+    /// Whether another owner still lives.
+    fn life_of(&self, owner: &Owner) -> Life;
+
+    /// Whether all parties are processes of this machine: then an owner that is known alive is waited for longer.
+    fn is_local(&self) -> bool;
+}
