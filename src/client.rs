@@ -1,127 +1,377 @@
 //! The face of the core: what the C functions, the Rust API and the examples call.
 
-use std::sync::atomic::AtomicU32;
+use std::fmt;
+use std::mem;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
+use serde_json::{Map, Value};
+
+use crate::config::{Config, StoreLocation};
 use crate::error::{Error, Result, Status};
+use crate::oauth::{self, Deadline, Outcome};
+use crate::process::{self, lock};
 use crate::secret::Secret;
-
-/// One OAuth client registration at one authorization server, with one store.
-///
-/// All functions may be called from any thread at any time.
-#[derive(Debug)]
-pub struct Client(());
-
-fn not_built() -> Error {
-    Error::new(Status::Internal, "not built yet")
-}
+use crate::session::cache::Vault;
+use crate::session::events::count;
+use crate::session::protocol::Want;
+use crate::session::renewer::Renewer;
+use crate::session::report;
+use crate::store::memory::MemoryStore;
+use crate::store::seal::Keys;
+use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
+use crate::token::Answer;
 
 /// The refresh-token flow itself, once; nothing is stored (RFC 6749 §6).
 ///
 /// `request_json` is a configuration plus `refresh_token`. Returns the token endpoint's answer, a rotated
 /// `refresh_token` included.
-pub fn refresh(_request_json: &str) -> Result<String> {
-    Err(not_built())
+pub fn refresh(request_json: &str) -> Result<Secret> {
+    let (config, refresh_token) = Config::from_refresh_request(request_json)?;
+    let registration = &config.registration;
+    let now = Instant::now();
+    let deadline = Deadline {
+        first_byte: now + registration.connect_timeout,
+        answer: now + registration.connect_timeout + registration.exchange_timeout,
+    };
+    let http = process::runtime().http();
+    match oauth::refresh::refresh(http, registration, &refresh_token, deadline, &|| Ok(())) {
+        Outcome::Done(answer) => answer.whole(),
+        outcome => Err(bare_failure(&outcome)),
+    }
 }
 
-/// Whether a resource server's answer means "this access token is dead".
-pub fn is_rejection(_http_status: i32, _body: Option<&str>) -> bool {
-    false
+/// An exchange's failure where there is no session.
+fn bare_failure(outcome: &Outcome) -> Error {
+    let (status, name) = match outcome {
+        Outcome::InvalidGrant(_) => (Status::SignInRequired, "refused"),
+        Outcome::Refused(_) => (Status::Refused, "refused"),
+        Outcome::NotSent(_) => (Status::Unavailable, "not_sent"),
+        _ => (Status::Unavailable, "unknown"),
+    };
+    let Some(failure) = outcome.failure() else { return Error::new(Status::Internal, "no failure") };
+    let meaning = match name {
+        "not_sent" => "; the refresh token was not spent",
+        "unknown" => "; nobody can tell whether the refresh token was spent: a session of a client would find out",
+        _ => "",
+    };
+    Error {
+        error: failure.error.clone(),
+        error_description: failure.error_description.clone(),
+        error_uri: failure.error_uri.clone(),
+        http_status: failure.http_status,
+        retry_after_ms: failure.retry_after_ms,
+        outcome: Some(name),
+        ..Error::new(status, format!("{}{meaning}", failure.message)).because(failure.reason)
+    }
 }
+
+pub use crate::oauth::salesforce::is_rejection;
 
 /// One top-level member of a JSON object, as text: a string's content, anything else as JSON.
-pub fn json_member(_json: &str, _name: &str) -> Result<String> {
-    Err(not_built())
+pub fn json_member(json: &str, name: &str) -> Result<Secret> {
+    let members: Map<String, Value> =
+        serde_json::from_str(json).map_err(|_| Error::invalid("json is not a JSON object"))?;
+    match members.get(name) {
+        None => Err(Error::invalid(format!("json has no member {name:?}"))),
+        Some(Value::String(text)) => Ok(Secret::new(text.clone())),
+        Some(value) => Ok(Secret::new(value.to_string())),
+    }
+}
+
+/// One OAuth client registration at one authorization server, with one store.
+///
+/// All functions may be called from any thread at any time. In a forked child a client works on, with a new identity.
+pub struct Client {
+    config: Arc<Config>,
+    here: Link,
+}
+
+/// The client in one process, and in the child that was forked from it.
+struct Link {
+    renewer: Arc<Renewer>,
+    in_child: OnceLock<Box<Link>>,
+}
+
+/// How a caller wants to be served.
+struct Options {
+    max_wait: Duration,
+    min_valid_ms: i64,
+    anyway: bool,
 }
 
 impl Client {
     /// Opens a client from its JSON configuration.
-    pub fn open(_config_json: &str) -> Result<Self> {
-        Err(not_built())
+    pub fn open(config_json: &str) -> Result<Self> {
+        let config = Arc::new(Config::from_json(config_json)?);
+        let renewer = Renewer::open(Arc::clone(&config), open_vault(&config)?)?;
+        Ok(Self { config, here: Link { renewer, in_child: OnceLock::new() } })
+    }
+
+    /// The client in this process.
+    fn renewer(&self) -> Result<&Arc<Renewer>> {
+        let generation = process::generation();
+        if self.here.renewer.generation == generation {
+            return Ok(&self.here.renewer);
+        }
+        self.after_fork(generation)
+    }
+
+    #[cold]
+    fn after_fork(&self, generation: u64) -> Result<&Arc<Renewer>> {
+        static OPENING: Mutex<u64> = Mutex::new(0);
+        let mut link = &self.here;
+        loop {
+            if link.renewer.generation == generation {
+                return Ok(&link.renewer);
+            }
+            match link.in_child.get() {
+                Some(next) => link = next,
+                None => break,
+            }
+        }
+        if link.renewer.is_closing() {
+            return Err(closed());
+        }
+        if self.config.store == StoreLocation::Memory {
+            return Err(Error::store(
+                "a memory: store stays with the process that opened it: open a new client in the forked child, or set \
+                 store to sqlite:PATH, which both can use",
+            ));
+        }
+        let renewer = Renewer::open(Arc::clone(&self.config), open_vault(&self.config)?)?;
+        // Another thread of the child may have been faster: then its client counts.
+        let _ = lock(&OPENING);
+        Ok(&link.in_child.get_or_init(|| Box::new(Link { renewer, in_child: OnceLock::new() })).renewer)
     }
 
     /// Counters since open, as JSON.
     pub fn stats(&self) -> Result<String> {
-        Err(not_built())
+        let renewer = self.renewer()?;
+        Ok(renewer.stats.json(renewer.cached_sessions(), renewer.open_exchanges()).to_string())
     }
 
     /// Events after the number `after`, as JSON; waits at most `max_wait_ms` for the first.
-    pub fn events(&self, _after: u64, _max_wait_ms: u32) -> Result<String> {
-        Err(not_built())
+    pub fn events(&self, after: u64, max_wait_ms: u32) -> Result<String> {
+        Ok(self.renewer()?.events.after(after, Duration::from_millis(max_wait_ms.into())).to_string())
     }
 
-    /// Lets open exchanges settle for at most `max_wait_ms`. [`Status::TimedOut`] if one is still open then.
-    pub fn close(&self, _max_wait_ms: u32) -> Status {
-        Status::Internal
+    /// Lets open exchanges settle for at most `max_wait_ms`; [`Status::TimedOut`] if one is still open then. Waiting
+    /// callers get [`Status::Closed`] at once. Closing again is harmless.
+    pub fn close(&self, max_wait_ms: u32) -> Status {
+        match self.renewer() {
+            Ok(renewer) if renewer.close(Instant::now() + Duration::from_millis(max_wait_ms.into())) => Status::Ok,
+            Ok(_) => Status::TimedOut,
+            Err(_) => Status::Ok,
+        }
     }
 
-    /// Keeps a token endpoint's answer as the session's token.
-    pub fn save(&self, _session: &str, _token_json: &str) -> Result<()> {
-        Err(not_built())
+    /// Keeps a token endpoint's answer as the session's token. A refresh token that this store has seen changes
+    /// nothing; a new one is a new sign-in.
+    pub fn save(&self, session: &str, token_json: &str) -> Result<()> {
+        let renewer = self.renewer()?;
+        let slot = renewer.slot(checked(session)?);
+        renewer.save(&slot, &Answer::from_json(token_json)?)
     }
 
     /// A token that is valid now, as JSON.
-    pub fn token(&self, _session: &str, _options_json: Option<&str>) -> Result<Secret> {
-        Err(not_built())
+    pub fn token(&self, session: &str, options_json: Option<&str>) -> Result<Secret> {
+        let renewer = self.renewer()?;
+        let options = self.options(options_json)?;
+        let slot = renewer.slot(checked(session)?);
+        let want = Want::Token { min_valid_ms: options.min_valid_ms };
+        report::token(session, &*renewer.obtain(&slot, want, Instant::now() + options.max_wait)?)
     }
 
     /// An access token that is valid now.
-    pub fn access_token(&self, _session: &str, _options_json: Option<&str>) -> Result<Secret> {
-        Err(not_built())
+    pub fn access_token(&self, session: &str, options_json: Option<&str>) -> Result<Secret> {
+        let renewer = self.renewer()?;
+        let options = self.options(options_json)?;
+        let slot = renewer.slot(checked(session)?);
+        let want = Want::Token { min_valid_ms: options.min_valid_ms };
+        Ok(renewer.obtain(&slot, want, Instant::now() + options.max_wait)?.access_token().clone())
     }
 
-    /// A token newer than the rejected one, or than now.
-    pub fn renew(&self, _session: &str, _rejected: Option<&str>, _options_json: Option<&str>) -> Result<Secret> {
-        Err(not_built())
+    /// A token other than the rejected one; without one, a token newer than any that is known now.
+    pub fn renew(&self, session: &str, rejected: Option<&str>, options_json: Option<&str>) -> Result<Secret> {
+        let renewer = self.renewer()?;
+        let options = self.options(options_json)?;
+        let slot = renewer.slot(checked(session)?);
+        let want = match rejected {
+            Some(token) if !options.anyway => Want::OtherThan(Secret::new(token)),
+            _ => Want::Newer { than: None, anyway: options.anyway },
+        };
+        report::token(session, &*renewer.obtain(&slot, want, Instant::now() + options.max_wait)?)
     }
 
     /// The access token in memory and the Unix time in milliseconds until which memory answers: no I/O, no wait.
     /// `read` is called with the token, if memory has one that is valid now.
-    pub fn peek<T>(&self, _session: &str, _read: impl FnOnce(&str) -> T) -> std::result::Result<(T, i64), Status> {
-        Err(Status::Stale)
+    pub fn peek<T>(&self, session: &str, read: impl FnOnce(&str) -> T) -> std::result::Result<(T, i64), Status> {
+        let renewer = self.renewer().map_err(|error| error.status)?;
+        let Some(slot) = renewer.cached(session) else {
+            return Err(if renewer.is_closing() { Status::Closed } else { Status::Stale });
+        };
+        let found = renewer.peek(&slot, |held| read(held.access_token().expose())).ok_or(Status::Stale)?;
+        count(&renewer.stats.hits);
+        Ok(found)
     }
 
     /// A word that changes when anything in this process changes what [`Client::peek`] would answer.
-    pub fn stamp(&self, _session: &str) -> Result<&'static AtomicU32> {
-        Err(not_built())
+    pub fn stamp(&self, session: &str) -> Result<&'static AtomicU32> {
+        let renewer = self.renewer()?;
+        renewer.check_open(session)?;
+        Ok(renewer.slot(checked(session)?).stamp)
     }
 
     /// What the store knows of a session, as JSON without secrets.
-    pub fn describe(&self, _session: &str) -> Result<String> {
-        Err(not_built())
+    pub fn describe(&self, session: &str) -> Result<String> {
+        let renewer = self.renewer()?;
+        renewer.check_open(session)?;
+        let (record, now) = renewer.load(&renewer.slot(checked(session)?))?;
+        let record = record.filter(|record| record.state != crate::session::record::State::Forgotten);
+        let record = record.ok_or_else(|| {
+            let message = format!("session {session:?}: there is none of this name: save a token first");
+            Error::new(Status::SignInRequired, message).because("no_session").about(session)
+        })?;
+        Ok(report::describe(session, &record, &now).to_string())
     }
 
     /// One page of sessions, as JSON.
-    pub fn list(&self, _after: Option<&str>, _limit: u32) -> Result<String> {
-        Err(not_built())
+    pub fn list(&self, after: Option<&str>, limit: u32) -> Result<String> {
+        let renewer = self.renewer()?;
+        renewer.check_open("")?;
+        if limit == 0 || limit > 10_000 {
+            return Err(Error::invalid("limit must be from 1 to 10000"));
+        }
+        let mut rows = renewer.vault.store.list(&self.config.namespace, after, limit + 1)?;
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        Ok(report::list(&rows, more).to_string())
     }
 
     /// RFC 7662, of the access token.
-    pub fn introspect(&self, _session: &str) -> Result<String> {
-        Err(not_built())
+    pub fn introspect(&self, session: &str) -> Result<String> {
+        checked(session)?;
+        Err(not_built("evergrant_session_introspect"))
     }
 
-    /// Ends the session here and at the server (RFC 7009).
-    pub fn sign_out(&self, _session: &str) -> Result<()> {
-        Err(not_built())
+    /// Ends the session here and at the server (RFC 7009). What the server cannot be told now, it is told later.
+    pub fn sign_out(&self, session: &str) -> Result<()> {
+        let renewer = self.renewer()?;
+        renewer.sign_out(&renewer.slot(checked(session)?), Instant::now() + self.config.max_wait)
     }
 
     /// Erases the session here only.
-    pub fn forget(&self, _session: &str) -> Result<()> {
-        Err(not_built())
+    pub fn forget(&self, session: &str) -> Result<()> {
+        let renewer = self.renewer()?;
+        renewer.forget(&renewer.slot(checked(session)?))
     }
 
     /// Starts an authorization code sign-in.
     pub fn sign_in_start(&self, _request_json: &str) -> Result<Secret> {
-        Err(not_built())
+        Err(not_built("evergrant_sign_in_start"))
     }
 
     /// Finishes it.
-    pub fn sign_in_finish(&self, _session: &str, _sign_in_json: &str, _redirect_url: &str) -> Result<Secret> {
-        Err(not_built())
+    pub fn sign_in_finish(&self, session: &str, _sign_in_json: &str, _redirect_url: &str) -> Result<Secret> {
+        checked(session)?;
+        Err(not_built("evergrant_sign_in_finish"))
     }
 
     /// Signs a user in with a name and a password.
-    pub fn sign_in_with_password(&self, _session: &str, _request_json: &str) -> Result<Secret> {
-        Err(not_built())
+    pub fn sign_in_with_password(&self, session: &str, _request_json: &str) -> Result<Secret> {
+        checked(session)?;
+        Err(not_built("evergrant_sign_in_with_password"))
     }
+
+    fn options(&self, json: Option<&str>) -> Result<Options> {
+        let mut options = Options { max_wait: self.config.max_wait, min_valid_ms: 0, anyway: false };
+        let Some(json) = json else { return Ok(options) };
+        let members: Map<String, Value> =
+            serde_json::from_str(json).map_err(|_| Error::invalid("options_json is not a JSON object"))?;
+        let number = |name: &str, value: &Value, most: u64| {
+            value.as_u64().filter(|number| *number <= most).ok_or_else(|| {
+                Error::invalid(format!("options_json: {name} must be a whole number from 0 to {most}"))
+            })
+        };
+        for (name, value) in &members {
+            match name.as_str() {
+                "max_wait_ms" => options.max_wait = Duration::from_millis(number(name, value, u32::MAX.into())?),
+                "min_valid_s" => options.min_valid_ms = number(name, value, 31_536_000)? as i64 * 1000,
+                "anyway" => {
+                    options.anyway =
+                        value.as_bool().ok_or_else(|| Error::invalid("options_json: anyway must be true or false"))?;
+                }
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "options_json: unknown option {name:?}; there are max_wait_ms, min_valid_s and anyway"
+                    )));
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let generation = process::generation();
+        let renewer = Arc::clone(&self.here.renewer);
+        if renewer.generation == generation {
+            renewer.close(Instant::now());
+            return;
+        }
+        // What a parent opened is the parent's: closing its connections from here would ruin them.
+        mem::forget(renewer);
+        if let Some(next) = self.here.in_child.take() {
+            let mut link = next;
+            loop {
+                if link.renewer.generation == generation {
+                    link.renewer.close(Instant::now());
+                    break;
+                }
+                let after = link.in_child.take();
+                mem::forget(link);
+                match after {
+                    Some(after) => link = after,
+                    None => break,
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("namespace", &self.config.namespace).finish_non_exhaustive()
+    }
+}
+
+/// The store that a configuration names, shared by all clients of this process that name it.
+fn open_vault(config: &Config) -> Result<Arc<Vault>> {
+    let StoreLocation::Sqlite { path, default } = &config.store else {
+        return Ok(Vault::new(Arc::new(MemoryStore::new())));
+    };
+    let keys = (!config.encryption_keys.is_empty()).then(|| Keys::new(&config.encryption_keys));
+    let options =
+        SqliteOptions { path: path.clone(), make_directory: *default, keys, read_only: !config.renews };
+    let canonical = sqlite::canonical(path)?;
+    process::runtime().store(&canonical, || Ok(Vault::new(SqliteStore::open(&options)?)))
+}
+
+/// Session names: 1–255 bytes of UTF-8, no control characters.
+fn checked(session: &str) -> Result<&str> {
+    if session.is_empty() || session.len() > 255 || session.chars().any(char::is_control) {
+        return Err(Error::invalid("session must have 1 to 255 bytes and no control characters"));
+    }
+    Ok(session)
+}
+
+fn closed() -> Error {
+    Error::new(Status::Closed, "the client has been closed; open a new one")
+}
+
+fn not_built(what: &str) -> Error {
+    Error::invalid(format!("{what} is not built yet in version {}", crate::VERSION))
 }

@@ -1,6 +1,25 @@
 //! Fork, exit, and the library's own threads.
+//!
+//! Everything that threads share lives in a [`Runtime`]. A forked child gets a new one and leaks its parent's: it takes
+//! no lock that a thread of the parent may have held, and closes nothing that the parent still uses.
 
-use std::sync::Weak;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{RwLockWriteGuard, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+mod os;
+pub mod workers;
+
+use crate::oauth::http::Http;
+use crate::session::cache::Vault;
+use workers::Workers;
 
 /// Something that a fork must not tear.
 pub trait AtFork: Send + Sync {
@@ -10,13 +29,150 @@ pub trait AtFork: Send + Sync {
     fn child(&self);
 }
 
+/// Something that wants to finish before a normal exit.
+pub trait AtExit: Send + Sync {
+    /// How long it may take.
+    fn wait(&self) -> Duration;
+    /// Finish until then.
+    fn exit(&self, until: Instant);
+}
+
+/// What the threads of one process share.
+pub struct Runtime {
+    /// Which process: 0, +1 in every forked child.
+    pub generation: u64,
+    /// Threads that run exchanges.
+    pub workers: Arc<Workers>,
+    gate: RwLock<()>,
+    forks: Mutex<Vec<Weak<dyn AtFork>>>,
+    exits: Mutex<Vec<Weak<dyn AtExit>>>,
+    stores: Mutex<HashMap<PathBuf, Weak<Vault>>>,
+    http: OnceLock<Arc<Http>>,
+}
+
+impl Runtime {
+    fn new(generation: u64) -> &'static Self {
+        Box::leak(Box::new(Self {
+            generation,
+            workers: Arc::default(),
+            gate: RwLock::new(()),
+            forks: Mutex::default(),
+            exits: Mutex::default(),
+            stores: Mutex::default(),
+            http: OnceLock::new(),
+        }))
+    }
+
+    /// The HTTP agent: its connections serve every client of this process. Nothing is loaded before the first exchange.
+    pub fn http(&self) -> &Arc<Http> {
+        self.http.get_or_init(|| Arc::new(Http::new()))
+    }
+
+    /// The open store of this path, opened by `open` if it is not open yet.
+    pub fn store<E>(&self, path: &Path, open: impl FnOnce() -> Result<Arc<Vault>, E>) -> Result<Arc<Vault>, E> {
+        let mut stores = lock(&self.stores);
+        if let Some(store) = stores.get(path).and_then(Weak::upgrade) {
+            return Ok(store);
+        }
+        let store = open()?;
+        stores.retain(|_, store| store.strong_count() > 0);
+        stores.insert(path.to_owned(), Arc::downgrade(&store));
+        Ok(store)
+    }
+}
+
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+static RUNTIME: LazyLock<ArcSwap<&'static Runtime>> = LazyLock::new(|| ArcSwap::from_pointee(Runtime::new(0)));
+
+thread_local! {
+    static FORKING: RefCell<Option<RwLockWriteGuard<'static, ()>>> = const { RefCell::new(None) };
+}
+
+/// Which process this is: a number that changes in a forked child. Cheap enough for every call.
+pub fn generation() -> u64 {
+    GENERATION.load(Ordering::Acquire)
+}
+
+/// What the threads of this process share.
+pub fn runtime() -> &'static Runtime {
+    static WATCHED: Once = Once::new();
+    WATCHED.call_once(|| {
+        LazyLock::force(&RUNTIME);
+        #[cfg(unix)]
+        os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
+        os::at_exit(at_exit);
+    });
+    **RUNTIME.load()
+}
+
 /// While this lives, no fork happens. Never take it twice on one thread.
-pub struct Inside(());
+pub struct Inside {
+    _gate: RwLockReadGuard<'static, ()>,
+}
 
 /// Waits while a fork is being prepared. Every use of SQLite and of owner files happens inside.
 pub fn enter() -> Inside {
-    Inside(())
+    Inside { _gate: runtime().gate.read().unwrap_or_else(PoisonError::into_inner) }
 }
 
 /// Has `object` told of forks for as long as it lives.
-pub fn register(_object: Weak<dyn AtFork>) {}
+pub fn register(object: Weak<dyn AtFork>) {
+    let _inside = enter();
+    let mut forks = lock(&runtime().forks);
+    forks.retain(|object| object.strong_count() > 0);
+    forks.push(object);
+}
+
+/// Has `object` told of a normal exit for as long as it lives.
+pub fn register_exit(object: Weak<dyn AtExit>) {
+    let mut exits = lock(&runtime().exits);
+    // Thousands of clients: the list is swept only when it has doubled.
+    if exits.len() == exits.capacity() {
+        exits.retain(|object| object.strong_count() > 0);
+    }
+    exits.push(object);
+}
+
+/// A lock whose data stays consistent at every panic.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+extern "C" fn before_fork() {
+    let runtime = runtime();
+    let gate = runtime.gate.write().unwrap_or_else(PoisonError::into_inner);
+    for object in lock(&runtime.forks).iter().filter_map(Weak::upgrade) {
+        object.prepare();
+        // Dropping what may be the last reference would close it inside the gate.
+        mem::forget(object);
+    }
+    FORKING.with_borrow_mut(|forking| *forking = Some(gate));
+}
+
+extern "C" fn after_fork_in_parent() {
+    FORKING.with_borrow_mut(|forking| *forking = None);
+}
+
+extern "C" fn after_fork_in_child() {
+    let old: Arc<&'static Runtime> = RUNTIME.load_full();
+    for object in lock(&old.forks).iter().filter_map(Weak::upgrade) {
+        object.child();
+        mem::forget(object);
+    }
+    let generation = old.generation + 1;
+    mem::forget(RUNTIME.swap(Arc::new(Runtime::new(generation))));
+    mem::forget(old);
+    FORKING.with_borrow_mut(|forking| mem::forget(forking.take()));
+    GENERATION.store(generation, Ordering::Release);
+}
+
+extern "C" fn at_exit() {
+    let exits: Vec<_> = lock(&runtime().exits).iter().filter_map(Weak::upgrade).collect();
+    let longest = exits.iter().map(|object| object.wait()).max().unwrap_or_default();
+    let until = Instant::now() + longest;
+    for object in &exits {
+        object.exit(until.min(Instant::now() + object.wait()));
+    }
+    // Other threads may still use these.
+    mem::forget(exits);
+}

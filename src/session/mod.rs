@@ -1,3 +1,10 @@
 //! One user's grant, kept renewed.
 
+pub mod events;
+pub mod fingerprint;
+pub mod protocol;
 pub mod record;
+
+pub(crate) mod cache;
+pub(crate) mod renewer;
+pub(crate) mod report;

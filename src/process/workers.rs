@@ -1,0 +1,192 @@
+//! The threads that run exchanges: started on demand, reused, gone after two idle seconds.
+//!
+//! A caller's wait is cut loose from its exchange: the exchange always finishes and always settles.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{lock, os};
+
+const IDLE: Duration = Duration::from_secs(2);
+
+/// Work for one thread. It must not panic; if it does, only it is lost.
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// The threads and their work.
+#[derive(Default)]
+pub struct Workers {
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Job>,
+    later: BinaryHeap<Reverse<Later>>,
+    threads: usize,
+    idle: usize,
+}
+
+struct Later {
+    due: Instant,
+    job: Job,
+}
+
+impl PartialEq for Later {
+    fn eq(&self, other: &Self) -> bool {
+        self.due == other.due
+    }
+}
+
+impl Eq for Later {}
+
+impl PartialOrd for Later {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Later {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.due.cmp(&other.due)
+    }
+}
+
+impl Workers {
+    /// Runs `job` on a thread of this library, at most `limit` at one time. `Err`: no thread can be started.
+    pub fn run(self: &Arc<Self>, limit: usize, job: Job) -> Result<(), Job> {
+        let mut queue = lock(&self.queue);
+        queue.ready.push_back(job);
+        if self.provide(&mut queue, limit) { Ok(()) } else { queue.ready.pop_back().map_or(Ok(()), Err) }
+    }
+
+    /// Runs `job` after `delay`, if a thread can be started.
+    pub fn run_later(self: &Arc<Self>, delay: Duration, limit: usize, job: Job) {
+        let mut queue = lock(&self.queue);
+        queue.later.push(Reverse(Later { due: Instant::now() + delay, job }));
+        self.provide(&mut queue, limit);
+    }
+
+    fn provide(self: &Arc<Self>, queue: &mut Queue, limit: usize) -> bool {
+        if queue.idle >= queue.ready.len().max(1) {
+            self.work.notify_one();
+            return true;
+        }
+        if queue.threads >= limit.max(1) {
+            // A busy thread takes it next; an idle one may have to look at its due time anew.
+            self.work.notify_one();
+            return true;
+        }
+        let workers = Arc::clone(self);
+        let started = os::with_signals_blocked(|| {
+            thread::Builder::new()
+                .name("evergrant".into())
+                .stack_size(512 * 1024)
+                .spawn(move || workers.work_off())
+        });
+        match started {
+            Ok(_) => queue.threads += 1,
+            Err(_) if queue.threads == 0 => return false,
+            Err(_) => {}
+        }
+        true
+    }
+
+    fn work_off(&self) {
+        let mut queue = lock(&self.queue);
+        let mut idle_since = Instant::now();
+        loop {
+            let now = Instant::now();
+            while queue.later.peek().is_some_and(|Reverse(later)| later.due <= now) {
+                let Some(Reverse(later)) = queue.later.pop() else { break };
+                queue.ready.push_back(later.job);
+            }
+            if let Some(job) = queue.ready.pop_front() {
+                drop(queue);
+                // A panic is a defect; the job's own guards have told its waiters.
+                let _ = panic::catch_unwind(AssertUnwindSafe(job));
+                queue = lock(&self.queue);
+                idle_since = Instant::now();
+                continue;
+            }
+            let left = IDLE.saturating_sub(now - idle_since);
+            let wait = match queue.later.peek() {
+                // One thread stays for what is due later.
+                Some(Reverse(later)) if queue.idle == 0 => later.due - now,
+                _ if left.is_zero() => break,
+                Some(Reverse(later)) => left.min(later.due - now),
+                None => left,
+            };
+            queue.idle += 1;
+            queue = self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
+            queue.idle -= 1;
+        }
+        queue.threads -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn wait_for(condition: impl Fn() -> bool) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while !condition() {
+            assert!(Instant::now() < until, "it did not happen");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn never_more_threads_than_the_limit_and_none_after_two_idle_seconds() {
+        let workers = Arc::new(Workers::default());
+        let (send, receive) = mpsc::channel();
+        for number in 0..20 {
+            let send = send.clone();
+            let _ = workers.run(
+                3,
+                Box::new(move || {
+                    thread::sleep(Duration::from_millis(10));
+                    send.send((number, thread::current().id())).unwrap();
+                }),
+            );
+        }
+        let done: Vec<_> = (0..20).map(|_| receive.recv().unwrap()).collect();
+        let threads: std::collections::HashSet<_> = done.iter().map(|(_, thread)| *thread).collect();
+        assert!(threads.len() <= 3, "{} threads", threads.len());
+        wait_for(|| lock(&workers.queue).threads == 0);
+    }
+
+    #[test]
+    fn a_thread_stays_for_what_is_due_later_and_survives_a_panic() {
+        let workers = Arc::new(Workers::default());
+        let (send, receive) = mpsc::channel();
+        let _ = workers.run(1, Box::new(|| panic::resume_unwind(Box::new("on purpose"))));
+        let due = Duration::from_millis(2300);
+        let asked = Instant::now();
+        workers.run_later(due, 1, Box::new(move || send.send(Instant::now()).unwrap()));
+        let ran = receive.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(ran - asked >= due);
+        wait_for(|| lock(&workers.queue).threads == 0);
+    }
+
+    #[test]
+    fn threads_block_all_signals() {
+        let workers = Arc::new(Workers::default());
+        let (send, receive) = mpsc::channel();
+        let _ = workers.run(
+            1,
+            Box::new(move || send.send(std::fs::read_to_string("/proc/thread-self/status").unwrap()).unwrap()),
+        );
+        let status = receive.recv().unwrap();
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
+        // All but SIGKILL, SIGSTOP and the two that the C library keeps.
+        assert_eq!(u64::from_str_radix(blocked, 16).unwrap() | 0x1_8004_0100, 0xffff_ffff_ffff_ffff, "{blocked}");
+    }
+}

@@ -1,0 +1,172 @@
+//! What a client has to tell: counters, and a bounded ring of events. No secrets.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::oauth::Outcome;
+use crate::process::lock;
+
+const RING: usize = 512;
+
+/// Counters since open.
+#[derive(Default)]
+pub struct Stats {
+    pub hits: AtomicU64,
+    pub store_reads: AtomicU64,
+    pub adopted: AtomicU64,
+    pub waits: AtomicU64,
+    pub replays: AtomicU64,
+    pub commit_retries: AtomicU64,
+    done: AtomicU64,
+    not_sent: AtomicU64,
+    busy: AtomicU64,
+    refused: AtomicU64,
+    invalid_grant: AtomicU64,
+    unknown: AtomicU64,
+}
+
+/// One more.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Stats {
+    /// Counts an exchange.
+    pub fn exchange(&self, outcome: &Outcome) {
+        count(match outcome {
+            Outcome::Done(_) => &self.done,
+            Outcome::NotSent(_) => &self.not_sent,
+            Outcome::Busy(_) => &self.busy,
+            Outcome::Refused(_) => &self.refused,
+            Outcome::InvalidGrant(_) => &self.invalid_grant,
+            Outcome::Unknown(_) => &self.unknown,
+        });
+    }
+
+    /// As JSON.
+    pub fn json(&self, cached_sessions: usize, open_exchanges: usize) -> Value {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        json!({
+            "hits": read(&self.hits),
+            "store_reads": read(&self.store_reads),
+            "adopted": read(&self.adopted),
+            "waits": read(&self.waits),
+            "exchanges": {
+                "done": read(&self.done),
+                "not_sent": read(&self.not_sent),
+                "busy": read(&self.busy),
+                "refused": read(&self.refused),
+                "invalid_grant": read(&self.invalid_grant),
+                "unknown": read(&self.unknown),
+            },
+            "replays": read(&self.replays),
+            "commit_retries": read(&self.commit_retries),
+            "cached_sessions": cached_sessions,
+            "open_exchanges": open_exchanges,
+        })
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// Its number: 1, 2, 3, …
+    pub n: u64,
+    /// Unix time.
+    pub at_s: i64,
+    /// `renewed`, `adopted`, `renewal_failed`, `ended`, `saved`, `signed_out`, `commit_pending`, `signature_mismatch`,
+    /// `store_warning`.
+    pub kind: &'static str,
+    /// The session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// An exchange's outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<&'static str>,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How long an exchange took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+}
+
+impl Event {
+    /// An event of this kind, now.
+    pub fn new(kind: &'static str, session: &str) -> Self {
+        Self {
+            n: 0,
+            at_s: clock::wall_ms() / 1000,
+            kind,
+            session: Some(session.to_owned()),
+            outcome: None,
+            reason: None,
+            message: None,
+            duration_ms: None,
+        }
+    }
+}
+
+/// The last events, numbered.
+#[derive(Default)]
+pub struct Events {
+    ring: Mutex<Ring>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Ring {
+    last: u64,
+    events: VecDeque<Event>,
+    closed: bool,
+}
+
+impl Events {
+    /// Adds one; the oldest goes if there are too many.
+    pub fn push(&self, mut event: Event) {
+        let mut ring = lock(&self.ring);
+        ring.last += 1;
+        event.n = ring.last;
+        if ring.events.len() == RING {
+            ring.events.pop_front();
+        }
+        ring.events.push_back(event);
+        drop(ring);
+        self.more.notify_all();
+    }
+
+    /// Wakes everybody who waits, now and from now on.
+    pub fn close(&self) {
+        lock(&self.ring).closed = true;
+        self.more.notify_all();
+    }
+
+    /// The events after this number; waits at most this long for the first.
+    pub fn after(&self, after: u64, max_wait: Duration) -> Value {
+        let until = Instant::now() + max_wait;
+        let mut ring = lock(&self.ring);
+        while ring.last <= after && !ring.closed {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            ring = self.more.wait_timeout(ring, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let first = ring.events.front().map_or(ring.last + 1, |event| event.n);
+        let events: Vec<&Event> = ring.events.iter().filter(|event| event.n > after).collect();
+        json!({
+            "events": events,
+            "next": ring.last.max(after.min(ring.last)),
+            "dropped": (first - 1).saturating_sub(after),
+        })
+    }
+}
