@@ -1,56 +1,59 @@
-/* Sessions of a real authorization server, kept renewed: run by tests/oidc/run.sh, described in tests/oidc/README.md.
-   Each kind of client saves a genuine token, renews it again and again, restarts, outlives an access token, and signs out. */
+/*
+ * Sessions of a real authorization server, kept renewed: run by tests/oidc/run.sh, described in tests/oidc/README.md.
+ * Each kind of client saves a genuine token, renews it again and again, restarts, outlives an access token, signs out.
+ */
 
 #define _POSIX_C_SOURCE 200809L
 
+#include "check.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
-#include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include "check.h"
-#include "evergrant.h"
 
 enum { RENEWALS = 20, MAX_PARTIES = 8, CLOSE_WAIT_MS = 5000 };
 
 static const char SESSION[] = "alice";
 
 typedef struct party {
-    char             *config;
-    char             *signed_in; /* the token answer of the sign-in */
-    char             *token;     /* the last one that the library gave */
+    char *config;
+    char *signed_in; /* the token answer of the sign-in */
+    char *token; /* the last one that the library gave */
     evergrant_client *client;
 } party;
 
+static evergrant_error *error;
 static char *issuer;
 static char *userinfo_endpoint;
 
-/* ---- small helpers ---------------------------------------------------------------------------------------------- */
+/* Every step stands on the one before, so the first failure ends the test. */
+#define NEED(condition) need(CHECK(condition))
 
-/* Stops the test unless the call went well. */
-static void ok(const char *what, evergrant_status status, evergrant_error *error)
+/* The same for a call that leaves its error in `error`, which must be read after the call, hence the two statements. */
+#define NEED_OK(call)                                                                                                  \
+    do {                                                                                                               \
+        evergrant_status status_ = (call);                                                                             \
+        need(CHECK_STATUS(status_, EVERGRANT_STATUS_OK, error));                                                       \
+    } while (0)
+
+static void need(int passed)
 {
-    if (status != EVERGRANT_STATUS_OK)
-        fprintf(stderr, "%s: %s: %s\n", what, evergrant_status_name(status), error ? evergrant_error_message(error) : "");
-    CHECK(status == EVERGRANT_STATUS_OK);
+    if (!passed)
+        exit(done());
 }
 
 static char *member(const char *json, const char *name)
 {
-    evergrant_error *error = NULL;
-    char            *value = NULL;
-    ok(name, evergrant_json_member(json, name, &value, &error), error);
+    char *value = NULL;
+    NEED_OK(evergrant_json_member(json, name, &value, &error));
     return value;
 }
 
 static long number(const char *json, const char *name)
 {
-    char *text  = member(json, name);
-    long  value = atol(text);
+    char *text = member(json, name);
+    long value = atol(text);
     evergrant_string_free(text);
     return value;
 }
@@ -58,7 +61,7 @@ static long number(const char *json, const char *name)
 static int same_member(const char *json, const char *other, const char *name)
 {
     char *a = member(json, name), *b = member(other, name);
-    int   same = strcmp(a, b) == 0;
+    int same = strcmp(a, b) == 0;
     evergrant_string_free(a);
     evergrant_string_free(b);
     return same;
@@ -67,11 +70,11 @@ static int same_member(const char *json, const char *other, const char *name)
 static char *read_file(const char *path)
 {
     static char text[65536];
-    FILE       *file = fopen(path, "r");
-    size_t      length;
-    CHECK(file != NULL);
+    FILE *file = fopen(path, "r");
+    size_t length;
+    NEED(file != NULL);
     length = fread(text, 1, sizeof text - 1, file);
-    CHECK(feof(file) && fclose(file) == 0);
+    NEED(feof(file) && fclose(file) == 0);
     text[length] = '\0';
     return text;
 }
@@ -80,11 +83,13 @@ static char *read_file(const char *path)
 static char *next_object(const char **array)
 {
     const char *start = strchr(*array, '{');
-    int         depth = 0, quoted = 0;
+    int depth = 0, quoted = 0;
     for (const char *at = start; at && *at; at++) {
         if (quoted) {
-            if (*at == '\\' && at[1]) at++;
-            else if (*at == '"') quoted = 0;
+            if (*at == '\\' && at[1])
+                at++;
+            else if (*at == '"')
+                quoted = 0;
         } else if (*at == '"') {
             quoted = 1;
         } else if (*at == '{') {
@@ -100,34 +105,37 @@ static char *next_object(const char **array)
 /* GET of a http://127.0.0.1 URL; returns the HTTP status and leaves the body in `body`. */
 static int get(const char *url, const char *path, const char *access_token, char *body, size_t size)
 {
-    char               text[16384];
+    char text[16384];
     struct sockaddr_in to = {.sin_family = AF_INET};
-    unsigned short     port;
-    int                base, length, status, fd = socket(AF_INET, SOCK_STREAM, 0);
-    size_t             got = 0;
-    ssize_t            n;
+    unsigned short port;
+    int base, length, status, fd = socket(AF_INET, SOCK_STREAM, 0);
+    size_t got = 0;
+    ssize_t n;
 
-    CHECK(sscanf(url, "http://127.0.0.1:%hu%n", &port, &base) == 1);
-    to.sin_port        = htons(port);
+    NEED(sscanf(url, "http://127.0.0.1:%hu%n", &port, &base) == 1);
+    to.sin_port = htons(port);
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
+    NEED(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
 
-    length = snprintf(text, sizeof text, "GET %s%s HTTP/1.0\r\nHost: 127.0.0.1:%hu\r\nAuthorization: Bearer %s\r\n\r\n", url + base, path, port, access_token);
-    CHECK(length > 0 && (size_t)length < sizeof text && write(fd, text, (size_t)length) == length);
-    while ((n = read(fd, text + got, sizeof text - 1 - got)) > 0) got += (size_t)n;
-    CHECK(n == 0 && close(fd) == 0);
+    length = snprintf(text, sizeof text,
+                      "GET %s%s HTTP/1.0\r\nHost: 127.0.0.1:%hu\r\nAuthorization: Bearer %s\r\n\r\n",
+                      url + base, path, port, access_token);
+    NEED(length > 0 && (size_t)length < sizeof text && write(fd, text, (size_t)length) == length);
+    while ((n = read(fd, text + got, sizeof text - 1 - got)) > 0)
+        got += (size_t)n;
+    NEED(n == 0 && close(fd) == 0);
     text[got] = '\0';
 
-    CHECK(sscanf(text, "HTTP/1.%*d %d", &status) == 1 && strstr(text, "\r\n\r\n") != NULL);
-    CHECK(snprintf(body, size, "%s", strstr(text, "\r\n\r\n") + 4) < (int)size);
+    NEED(sscanf(text, "HTTP/1.%*d %d", &status) == 1 && strstr(text, "\r\n\r\n") != NULL);
+    NEED(snprintf(body, size, "%s", strstr(text, "\r\n\r\n") + 4) < (int)size);
     return status;
 }
 
 static int userinfo(const char *token)
 {
-    char  body[4096];
+    char body[4096];
     char *access_token = member(token, "access_token");
-    int   status       = get(userinfo_endpoint, "", access_token, body, sizeof body);
+    int status = get(userinfo_endpoint, "", access_token, body, sizeof body);
     evergrant_string_free(access_token);
     return status;
 }
@@ -135,18 +143,19 @@ static int userinfo(const char *token)
 static long provider_saw(const char *counter)
 {
     char body[4096];
-    CHECK(get(issuer, "/_stats", "", body, sizeof body) == 200);
+    NEED(get(issuer, "/_stats", "", body, sizeof body) == 200);
     return number(body, counter);
 }
 
-/* ---- what a party does ------------------------------------------------------------------------------------------ */
-
-/* Ids and secrets of the harness hold neither '"' nor '\', so they go into JSON as they are. Each party's store is a new file beside the
-   harness's own, which removes both. Renewals happen only when asked for or due. */
+/*
+ * Ids and secrets of the harness hold neither '"' nor '\', so they go into JSON as they are. Each party's store is a
+ * new file beside the harness's own, which removes both. Renewals happen only when asked for or due.
+ */
 static void configure(party *p, const char *provider, const char *registration, const char *store, int n)
 {
-    char  text[4096], secret[1024] = "";
-    char *token_endpoint = member(provider, "token_endpoint"), *revocation_endpoint = member(provider, "revocation_endpoint");
+    char text[4096], secret[1024] = "";
+    char *token_endpoint = member(provider, "token_endpoint");
+    char *revocation_endpoint = member(provider, "revocation_endpoint");
     char *auth = member(registration, "client_auth"), *id = member(registration, "client_id");
 
     if (strcmp(auth, "none") != 0) {
@@ -154,13 +163,13 @@ static void configure(party *p, const char *provider, const char *registration, 
         snprintf(secret, sizeof secret, "\"client_secret\":\"%s\",", client_secret);
         evergrant_string_free(client_secret);
     }
-    CHECK(snprintf(text, sizeof text,
-                   "{\"token_endpoint\":\"%s\",\"revocation_endpoint\":\"%s\",\"client_auth\":\"%s\",\"client_id\":\"%s\",%s"
-                   "\"store\":\"sqlite:%s.%d.db\",\"early_renewal\":\"off\"}",
-                   token_endpoint, revocation_endpoint, auth, id, secret, store, n) < (int)sizeof text);
+    NEED(snprintf(text, sizeof text,
+                  "{\"token_endpoint\":\"%s\",\"revocation_endpoint\":\"%s\",\"client_auth\":\"%s\","
+                  "\"client_id\":\"%s\",%s\"store\":\"sqlite:%s.%d.db\",\"early_renewal\":\"off\"}",
+                  token_endpoint, revocation_endpoint, auth, id, secret, store, n) < (int)sizeof text);
     printf("%s\n", auth);
 
-    p->config    = strdup(text);
+    p->config = strdup(text);
     p->signed_in = member(registration, "token");
     evergrant_string_free(token_endpoint);
     evergrant_string_free(revocation_endpoint);
@@ -170,13 +179,12 @@ static void configure(party *p, const char *provider, const char *registration, 
 
 static void open_client(party *p)
 {
-    evergrant_error *error = NULL;
-    ok("open", evergrant_client_open(p->config, &p->client, &error), error);
+    NEED_OK(evergrant_client_open(p->config, &p->client, &error));
 }
 
 static void close_client(party *p)
 {
-    ok("close", evergrant_client_close(p->client, CLOSE_WAIT_MS), NULL);
+    NEED(evergrant_client_close(p->client, CLOSE_WAIT_MS) == EVERGRANT_STATUS_OK);
     evergrant_client_free(p->client);
     p->client = NULL;
 }
@@ -184,24 +192,22 @@ static void close_client(party *p)
 /* As every program does at its start. */
 static void save(party *p)
 {
-    evergrant_error *error = NULL;
-    ok("save", evergrant_session_save(p->client, SESSION, p->signed_in, &error), error);
+    NEED_OK(evergrant_session_save(p->client, SESSION, p->signed_in, &error));
 }
 
 static char *token(party *p)
 {
-    evergrant_error *error = NULL;
-    char            *token = NULL;
-    ok("token", evergrant_session_token(p->client, SESSION, NULL, &token, &error), error);
+    char *token = NULL;
+    NEED_OK(evergrant_session_token(p->client, SESSION, NULL, &token, &error));
     return token;
 }
 
 /* The provider accepts `fresh`, which is the next generation of p->token and takes its place. */
 static void advance(party *p, char *fresh)
 {
-    CHECK(number(fresh, "generation") == number(p->token, "generation") + 1);
-    CHECK(!same_member(fresh, p->token, "access_token"));
-    CHECK(userinfo(fresh) == 200);
+    NEED(number(fresh, "generation") == number(p->token, "generation") + 1);
+    NEED(!same_member(fresh, p->token, "access_token"));
+    NEED(userinfo(fresh) == 200);
     evergrant_string_free(p->token);
     p->token = fresh;
 }
@@ -211,53 +217,52 @@ static void renew_often(party *p)
     open_client(p);
     save(p);
     p->token = token(p);
-    CHECK(number(p->token, "generation") == 1);
-    CHECK(same_member(p->token, p->signed_in, "access_token"));
+    NEED(number(p->token, "generation") == 1);
+    NEED(same_member(p->token, p->signed_in, "access_token"));
 
     for (int i = 0; i < RENEWALS; i++) {
-        evergrant_error *error = NULL;
-        char            *fresh = NULL;
-        ok("renew", evergrant_session_renew(p->client, SESSION, NULL, NULL, &fresh, &error), error);
+        char *fresh = NULL;
+        NEED_OK(evergrant_session_renew(p->client, SESSION, NULL, NULL, &fresh, &error));
         advance(p, fresh);
     }
-    CHECK(number(p->token, "generation") == RENEWALS + 1);
+    NEED(number(p->token, "generation") == RENEWALS + 1);
 }
 
 /* A new start finds the session, and saving the long spent refresh token of the sign-in again changes nothing. */
 static void restart(party *p)
 {
-    long  before = provider_saw("refresh_ok");
+    long before = provider_saw("refresh_ok");
     char *again;
     close_client(p);
     open_client(p);
     save(p);
     again = token(p);
-    CHECK(same_member(again, p->token, "access_token") && same_member(again, p->token, "generation"));
-    CHECK(provider_saw("refresh_ok") == before);
+    NEED(same_member(again, p->token, "access_token") && same_member(again, p->token, "generation"));
+    NEED(provider_saw("refresh_ok") == before);
     evergrant_string_free(again);
 }
 
 /* p->token has died; asking for a token is enough to have a new one. */
 static void outlive(party *p)
 {
-    CHECK(userinfo(p->token) == 401);
+    NEED(userinfo(p->token) == 401);
     advance(p, token(p));
 }
 
 static void sign_out(party *p)
 {
-    evergrant_error *error       = NULL;
-    char            *description = NULL, *state;
-    long             revoked     = provider_saw("grant_revoked");
+    char *description = NULL;
+    char *state;
+    long revoked = provider_saw("grant_revoked");
 
-    ok("sign_out", evergrant_session_sign_out(p->client, SESSION, &error), error);
-    CHECK(provider_saw("grant_revoked") == revoked + 1);
-    CHECK(userinfo(p->token) == 401);
+    NEED_OK(evergrant_session_sign_out(p->client, SESSION, &error));
+    NEED(provider_saw("grant_revoked") == revoked + 1);
+    NEED(userinfo(p->token) == 401);
 
-    ok("describe", evergrant_session_describe(p->client, SESSION, &description, &error), error);
+    NEED_OK(evergrant_session_describe(p->client, SESSION, &description, &error));
     state = member(description, "state");
-    CHECK(strcmp(state, "signed_out") == 0);
-    CHECK(evergrant_session_token(p->client, SESSION, NULL, NULL, NULL) == EVERGRANT_STATUS_SIGN_IN_REQUIRED);
+    NEED(strcmp(state, "signed_out") == 0);
+    NEED(evergrant_session_token(p->client, SESSION, NULL, NULL, NULL) == EVERGRANT_STATUS_SIGN_IN_REQUIRED);
     evergrant_string_free(state);
     evergrant_string_free(description);
 }
@@ -272,26 +277,26 @@ static void free_party(party *p)
 
 int main(void)
 {
-    party       parties[MAX_PARTIES] = {0};
+    party parties[MAX_PARTIES] = {0};
     const char *path = getenv("EVERGRANT_OIDC"), *rest;
-    char       *provider, *registrations, *registration;
-    int         count = 0;
+    char *provider, *registrations, *registration;
+    int count = 0;
 
-    CHECK(path != NULL);
-    provider          = read_file(path);
-    issuer            = member(provider, "issuer");
+    NEED(path != NULL);
+    provider = read_file(path);
+    issuer = member(provider, "issuer");
     userinfo_endpoint = member(provider, "userinfo_endpoint");
     rest = registrations = member(provider, "clients");
 
     while ((registration = next_object(&rest)) != NULL) {
-        CHECK(count < MAX_PARTIES);
+        NEED(count < MAX_PARTIES);
         configure(&parties[count], provider, registration, path, count);
         renew_often(&parties[count]);
         restart(&parties[count]);
         free(registration);
         count++;
     }
-    CHECK(count == 3);
+    NEED(count == 3);
 
     sleep((unsigned)number(parties[0].signed_in, "expires_in") + 1);
     for (int i = 0; i < count; i++) {
@@ -303,5 +308,5 @@ int main(void)
     evergrant_string_free(registrations);
     evergrant_string_free(userinfo_endpoint);
     evergrant_string_free(issuer);
-    return 0;
+    return done();
 }
