@@ -19,7 +19,7 @@ pub struct evergrant_client {
 
 /// Opens a client.
 ///
-///     {"site_url": "https://example.my.site.com", "client_id": "…", "client_secret_env": "CLIENT_SECRET"}
+///     {"site_url": "https://example.my.site.com", "client_id": "...", "client_secret_env": "CLIENT_SECRET"}
 ///
 /// docs/configuration.md lists all keys. An unknown key is an error that names it.
 ///

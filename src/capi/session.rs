@@ -16,7 +16,7 @@ use crate::error::Status as evergrant_status;
 /// was saved or spent before changes nothing; one never seen replaces the session, like a new sign-in.
 ///
 /// @param session     The session's name: 1 to 255 bytes of UTF-8 without control characters, chosen by you.
-/// @param token_json  A token endpoint's answer (RFC 6749 section 5.1), or just `{"refresh_token": "…"}`. Copied.
+/// @param token_json  A token endpoint's answer (RFC 6749 section 5.1), or just `{"refresh_token": "..."}`. Copied.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evergrant_session_save(
     client: Option<&evergrant_client>,
@@ -31,11 +31,11 @@ pub unsafe extern "C" fn evergrant_session_save(
 
 /// A token that is valid now; renews it if need be (RFC 6749 section 6).
 ///
-/// The answer has the server's own members (`access_token`, `token_type`, `instance_url`, …) less `refresh_token`,
+/// The answer has the server's own members (`access_token`, `token_type`, `instance_url`, ...) less `refresh_token`,
 /// plus `expires_at_s` (Unix time or null), `expiry` (`known`, `assumed` or `unknown`), `generation`, `session`.
 ///
 /// @param session         The session's name.
-/// @param options_json    `{"max_wait_ms": …, "min_valid_s": …}`: how long to wait for a renewal, and how long the
+/// @param options_json    `{"max_wait_ms": ..., "min_valid_s": ...}`: how long to wait for a renewal, and how long the
 ///                        token must still be valid. NULL is allowed.
 /// @param token_json_out  A JSON object. Owned: free with evergrant_string_free().
 #[unsafe(no_mangle)]
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn evergrant_session_token(
 }
 
 /// The same as evergrant_session_token(), but only the access token, as a plain string for
-/// `Authorization: Bearer …` (RFC 6750 section 2.1).
+/// `Authorization: Bearer ...` (RFC 6750 section 2.1).
 ///
 /// @param access_token_out  Owned: free with evergrant_string_free().
 #[unsafe(no_mangle)]
@@ -184,7 +184,7 @@ pub unsafe extern "C" fn evergrant_session_describe(
 
 /// One page of the sessions in the store, in bytewise order of their names:
 ///
-///     {"sessions": [{"session", "state", "version", "expires_at_s"}], "next": "…"}
+///     {"sessions": [{"session", "state", "version", "expires_at_s"}], "next": "..."}
 ///
 /// @param after     NULL for the first page, then `next` of the previous one; it is null on the last.
 /// @param limit     The most sessions to list.

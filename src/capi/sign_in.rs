@@ -13,8 +13,8 @@ use crate::error::Status as evergrant_status;
 /// Starts a sign-in with an authorization code and PKCE (RFC 6749 section 4.1, RFC 7636). Send the user to
 /// `authorization_url`; keep the whole answer, secretly, for evergrant_sign_in_finish().
 ///
-/// @param request_json      `{"redirect_uri": "…", "scope": "…", "extra": {…}}`
-/// @param sign_in_json_out  `{"authorization_url", "state", "code_verifier", "redirect_uri", …}`.
+/// @param request_json      `{"redirect_uri": "...", "scope": "...", "extra": {...}}`
+/// @param sign_in_json_out  `{"authorization_url", "state", "code_verifier", "redirect_uri", ...}`.
 ///                          Owned: free with evergrant_string_free().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evergrant_sign_in_start(
@@ -66,7 +66,7 @@ pub unsafe extern "C" fn evergrant_sign_in_finish(
 /// Code and Credentials flow), and saves the session.
 ///
 /// @param session         The session's name.
-/// @param request_json    `{"username": "…", "password": "…", "redirect_uri": "…", "scope": "…"}`
+/// @param request_json    `{"username": "...", "password": "...", "redirect_uri": "...", "scope": "..."}`
 /// @param token_json_out  A JSON object, as from evergrant_session_token().
 ///                        Owned: free with evergrant_string_free().
 #[unsafe(no_mangle)]
