@@ -9,25 +9,25 @@ use serde::Serialize;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum evergrant_status {
-    /** Done. */
+    /// Done.
     Ok = 0,
-    /** An argument or a configuration key is wrong; the message names it. Nothing was done. */
+    /// An argument or a configuration key is wrong; the message names it. Nothing was done.
     InvalidArgument = 1,
-    /** There is no such session, or it has ended; `reason` says why. Only a new sign-in helps. */
+    /// There is no such session, or it has ended; `reason` says why. Only a new sign-in helps.
     SignInRequired = 2,
-    /** The authorization server refuses this client or request: correct the configuration. The session is kept. */
+    /// The authorization server refuses this client or request: correct the configuration. The session is kept.
     Refused = 3,
-    /** The authorization server cannot answer now; try again after `retry_after_ms`. The session is kept. */
+    /// The authorization server cannot answer now; try again after `retry_after_ms`. The session is kept.
     Unavailable = 4,
-    /** Your wait has ended; the renewal goes on without you. */
+    /// Your wait has ended; the renewal goes on without you.
     TimedOut = 5,
-    /** The store cannot be used; the message says what to do. No refresh token was spent. */
+    /// The store cannot be used; the message says what to do. No refresh token was spent.
     Store = 6,
-    /** evergrant_session_peek() only: memory has no answer, ask evergrant_session_access_token(). */
+    /// evergrant_session_peek() only: memory has no answer, ask evergrant_session_access_token().
     Stale = 7,
-    /** The client has been closed. */
+    /// The client has been closed.
     Closed = 8,
-    /** A defect of this library. */
+    /// A defect of this library.
     Internal = 9,
 }
 

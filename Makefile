@@ -1,0 +1,96 @@
+# evergrant. `make` lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+CARGO ?= cargo
+RUSTC ?= rustc
+LD ?= ld
+OBJCOPY ?= objcopy
+
+DESTDIR ?=
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
+
+# The header is the source for both; the tests hold it to Cargo.toml and build.rs.
+VERSION := $(shell sed -n 's/^.define EVERGRANT_VERSION "\(.*\)"/\1/p' include/evergrant.h)
+ABI := $(shell sed -n 's/^.define EVERGRANT_ABI_VERSION //p' include/evergrant.h)
+FUNCTIONS := $(shell sed -n 's/^ *"name": "\(evergrant_.*\)",$$/\1/p' include/evergrant.json)
+
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+STAGE := $(CURDIR)/build/stage
+
+ifeq ($(shell uname -s),Darwin)
+SHARED := libevergrant.dylib
+SHARED_ABI := libevergrant.$(ABI).dylib
+SHARED_FULL := libevergrant.$(VERSION).dylib
+else
+SHARED := libevergrant.so
+SHARED_ABI := libevergrant.so.$(ABI)
+SHARED_FULL := libevergrant.so.$(VERSION)
+endif
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+
+.PHONY: build
+build: ## Build the release libraries: target/release/libevergrant.so and build/libevergrant.a
+	$(CARGO) build --release
+	@$(MAKE) --no-print-directory build/libevergrant.a
+
+# Cargo's archive defines thousands of global names, sqlite3_* among them, that would clash with a host's own. So: one
+# object with all that our functions need, in which only their names stay global. (.llvmbc: std's bitcode, unusable once
+# merged.)
+build/libevergrant.a: $(RELEASE)/libevergrant.a include/evergrant.json
+	@mkdir -p build
+ifeq ($(shell uname -s),Darwin)
+	cp $< $@
+else
+	$(LD) -r --gc-sections --force-group-allocation $(FUNCTIONS:%=-u %) -o build/evergrant.o $<
+	$(OBJCOPY) --strip-debug --remove-section=.llvmbc --remove-section=.llvmcmd \
+		--wildcard --keep-global-symbol='evergrant_*' build/evergrant.o
+	rm -f $@
+	$(AR) rcs $@ build/evergrant.o
+	rm build/evergrant.o
+endif
+
+.PHONY: header
+header: ## Write include/evergrant.h and include/evergrant.json from the source; review the difference
+	EVERGRANT_WRITE_HEADER=1 $(CARGO) test --quiet --test capi committed_header
+
+.PHONY: header-check
+header-check: ## Fail if the committed header is not what the source makes (part of `cargo test`)
+	$(CARGO) test --quiet --test capi committed_header
+
+.PHONY: install
+install: build ## Install libraries, header, table and pkg-config file (DESTDIR, PREFIX, LIBDIR, INCLUDEDIR, DATADIR)
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DATADIR)/evergrant
+	install -m 644 include/evergrant.h $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 include/evergrant.json $(DESTDIR)$(DATADIR)/evergrant
+	install -m 755 $(RELEASE)/$(SHARED) $(DESTDIR)$(LIBDIR)/$(SHARED_FULL)
+	ln -sf $(SHARED_FULL) $(DESTDIR)$(LIBDIR)/$(SHARED_ABI)
+	ln -sf $(SHARED_ABI) $(DESTDIR)$(LIBDIR)/$(SHARED)
+	install -m 644 build/libevergrant.a $(DESTDIR)$(LIBDIR)
+	libs=$$($(RUSTC) --crate-type staticlib --print native-static-libs -o /dev/null - </dev/null 2>&1 | sed -n 's/.*native-static-libs: //p'); \
+	sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' \
+	    -e "s|@LIBS_PRIVATE@|$$libs|" bindings/c/evergrant.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/evergrant.pc
+
+.PHONY: uninstall
+uninstall: ## Remove what `make install` with the same variables has installed
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(SHARED) $(SHARED_ABI) $(SHARED_FULL) libevergrant.a pkgconfig/evergrant.pc)
+	rm -f $(DESTDIR)$(INCLUDEDIR)/evergrant.h $(DESTDIR)$(DATADIR)/evergrant/evergrant.json
+	-rmdir $(DESTDIR)$(DATADIR)/evergrant
+
+.PHONY: test-setup
+test-setup: ## Install what the tests need and this machine lacks (Debian, Ubuntu)
+	tests/setup.sh
+
+# Against an installation in build/stage, so that installing and the pkg-config file are tested too.
+.PHONY: test-c
+test-c: test-setup ## Test the C interface: exported symbols, C and C++ programs, sanitizers, valgrind
+	$(MAKE) --no-print-directory install PREFIX=$(STAGE) DESTDIR= LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include DATADIR=$(STAGE)/share
+	$(CARGO) test --quiet --test capi -- --include-ignored
+	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig tests/c/run.sh $(PROGRAMS)
+	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig tests/c/examples.sh

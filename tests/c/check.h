@@ -1,0 +1,47 @@
+/*
+ * The least that a test needs: CHECK says where it failed and goes on; main() ends with `return done();`.
+ */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <evergrant.h>
+#include <stdio.h>
+#include <string.h>
+
+static int checks, failures;
+
+#define CHECK(condition) check((condition) != 0, __FILE__, __LINE__, #condition, "")
+
+/* The same with a text that says which row of a table it was. */
+#define CHECK_ROW(condition, row) check((condition) != 0, __FILE__, __LINE__, #condition, (row))
+
+/* A status as expected, with the error's message if not. Frees the error. */
+#define CHECK_STATUS(status, expected, error) check_status((status), (expected), (error), __FILE__, __LINE__)
+
+static int check(int passed, const char *file, int line, const char *condition, const char *row)
+{
+    checks++;
+    if (!passed) {
+        failures++;
+        fprintf(stderr, "%s:%d: %s%s%s\n", file, line, condition, *row ? ": " : "", row);
+    }
+    return passed;
+}
+
+static inline int check_status(evergrant_status status, evergrant_status expected, evergrant_error *error,
+                               const char *file, int line)
+{
+    char row[512];
+    snprintf(row, sizeof row, "%s, not %s: %s", evergrant_status_name((int32_t)status),
+             evergrant_status_name((int32_t)expected), evergrant_error_message(error));
+    evergrant_error_free(error);
+    return check(status == expected, file, line, "status", row);
+}
+
+static int done(void)
+{
+    fprintf(stderr, "%d checks, %d failed\n", checks, failures);
+    return failures != 0;
+}
+
+#endif
