@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::mem;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::config::{Config, StoreLocation};
 use crate::error::{Error, Result, Status};
 use crate::oauth::{self, Deadline, Outcome};
-use crate::process::{self, lock};
+use crate::process;
 use crate::secret::Secret;
 use crate::session::cache::Vault;
 use crate::session::events::count;
@@ -120,7 +120,6 @@ impl Client {
 
     #[cold]
     fn after_fork(&self, generation: u64) -> Result<&Arc<Renewer>> {
-        static OPENING: Mutex<u64> = Mutex::new(0);
         let mut link = &self.here;
         loop {
             if link.renewer.generation == generation {
@@ -141,8 +140,8 @@ impl Client {
             ));
         }
         let renewer = Renewer::open(Arc::clone(&self.config), open_vault(&self.config)?)?;
-        // Another thread of the child may have been faster: then its client counts.
-        let _ = lock(&OPENING);
+        // No fork may happen half-way through this. Another thread may have been faster: then its client counts.
+        let _inside = process::enter();
         Ok(&link.in_child.get_or_init(|| Box::new(Link { renewer, in_child: OnceLock::new() })).renewer)
     }
 
@@ -291,9 +290,10 @@ impl Client {
         let members: Map<String, Value> =
             serde_json::from_str(json).map_err(|_| Error::invalid("options_json is not a JSON object"))?;
         let number = |name: &str, value: &Value, most: u64| {
-            value.as_u64().filter(|number| *number <= most).ok_or_else(|| {
-                Error::invalid(format!("options_json: {name} must be a whole number from 0 to {most}"))
-            })
+            value
+                .as_u64()
+                .filter(|number| *number <= most)
+                .ok_or_else(|| Error::invalid(format!("options_json: {name} must be a whole number from 0 to {most}")))
         };
         for (name, value) in &members {
             match name.as_str() {
@@ -354,8 +354,7 @@ fn open_vault(config: &Config) -> Result<Arc<Vault>> {
         return Ok(Vault::new(Arc::new(MemoryStore::new())));
     };
     let keys = (!config.encryption_keys.is_empty()).then(|| Keys::new(&config.encryption_keys));
-    let options =
-        SqliteOptions { path: path.clone(), make_directory: *default, keys, read_only: !config.renews };
+    let options = SqliteOptions { path: path.clone(), make_directory: *default, keys, read_only: !config.renews };
     let canonical = sqlite::canonical(path)?;
     process::runtime().store(&canonical, || Ok(Vault::new(SqliteStore::open(&options)?)))
 }

@@ -62,7 +62,7 @@ pub unsafe extern "C" fn evergrant_json_member(
     let (json, name) = unsafe { (Text::new("json", json), Text::new("name", name)) };
     guard(error_out, || {
         let value = client::json_member(json.required()?, name.required()?)?;
-        give(value_out, &value).map_err(|error| Error::invalid(format!("json: {}", error.message)))
+        give(value_out, value.expose()).map_err(|error| Error::invalid(format!("json: {}", error.message)))
     })
 }
 
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn evergrant_refresh(
 ) -> evergrant_status {
     // SAFETY: a C string or NULL.
     let request = unsafe { Text::new("request_json", request_json) };
-    guard(error_out, || give(token_json_out, &client::refresh(request.required()?)?))
+    guard(error_out, || give(token_json_out, client::refresh(request.required()?)?.expose()))
 }
 
 #[cfg(test)]

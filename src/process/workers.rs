@@ -83,10 +83,7 @@ impl Workers {
         }
         let workers = Arc::clone(self);
         let started = os::with_signals_blocked(|| {
-            thread::Builder::new()
-                .name("evergrant".into())
-                .stack_size(512 * 1024)
-                .spawn(move || workers.work_off())
+            thread::Builder::new().name("evergrant".into()).stack_size(512 * 1024).spawn(move || workers.work_off())
         });
         match started {
             Ok(_) => queue.threads += 1,
@@ -180,10 +177,8 @@ mod tests {
     fn threads_block_all_signals() {
         let workers = Arc::new(Workers::default());
         let (send, receive) = mpsc::channel();
-        let _ = workers.run(
-            1,
-            Box::new(move || send.send(std::fs::read_to_string("/proc/thread-self/status").unwrap()).unwrap()),
-        );
+        let _ = workers
+            .run(1, Box::new(move || send.send(std::fs::read_to_string("/proc/thread-self/status").unwrap()).unwrap()));
         let status = receive.recv().unwrap();
         let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim();
         // All but SIGKILL, SIGSTOP and the two that the C library keeps.

@@ -300,16 +300,6 @@ impl Slot {
         self.changed.notify_all();
     }
 
-    /// Forgets the token.
-    pub fn clear(&self) {
-        let mut state = lock(&self.state);
-        self.held.store(None);
-        state.seen = None;
-        self.touch();
-        drop(state);
-        self.changed.notify_all();
-    }
-
     /// The record of the highest generation that this process has committed or adopted.
     pub fn seen(&self) -> Option<Arc<Record>> {
         lock(&self.state).seen.clone()

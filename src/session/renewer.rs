@@ -381,9 +381,8 @@ impl Renewer {
             return slot.running_job().unwrap_or_default();
         };
         *lock(&self.open_jobs) += 1;
-        let mut job = OpenJob { renewer, slot: Arc::clone(slot), failure: Some(Failed::from(defect())) };
-        let work = move || job.failure = work(&job.renewer, &job.slot).err();
-        if let Err(job) = self.runtime.workers.run(self.config.max_exchanges, Box::new(work)) {
+        let job = OpenJob { renewer, slot: Arc::clone(slot), failure: Some(Failed::from(defect())) };
+        if let Err(job) = self.runtime.workers.run(self.config.max_exchanges, Box::new(move || job.run(work))) {
             job(); // No thread can be started: the caller's does it.
         }
         number
@@ -455,13 +454,8 @@ impl Renewer {
             doubt: false,
             others: Default::default(),
         };
-        let sent = Sent {
-            attempt: attempt.id,
-            grant: record.grant,
-            generation: record.generation,
-            sends,
-            refresh_token,
-        };
+        let sent =
+            Sent { attempt: attempt.id, grant: record.grant, generation: record.generation, sends, refresh_token };
         let _running = self.vault.begin(sent.attempt);
         let claimed = protocol::claim(record, attempt);
         match self.vault.store.compare_and_swap(&slot.key, Some(record.version), &claimed) {
@@ -761,6 +755,13 @@ struct OpenJob {
     failure: Option<Failed>,
 }
 
+impl OpenJob {
+    fn run(mut self, work: impl FnOnce(&Renewer, &Arc<Slot>) -> std::result::Result<(), Failed>) {
+        let result = work(&self.renewer, &self.slot);
+        self.failure = result.err();
+    }
+}
+
 impl Drop for OpenJob {
     fn drop(&mut self) {
         self.slot.end_job(self.failure.take());
@@ -793,7 +794,9 @@ fn refused(session: &str, refusal: &Refusal) -> Failed {
                 "rotation_lost" => {
                     "the answer to a renewal was lost and the server refuses the old refresh token: the user must sign                      in again"
                 }
-                "inactive_user" => "the server says that the user is inactive: after an administrator has repaired that, renew it with anyway: true",
+                "inactive_user" => {
+                    "the server says that the user is inactive: after an administrator has repaired that, renew it with anyway: true"
+                }
                 _ => {
                     "it has ended, the server refuses its refresh token (expired, revoked, or used elsewhere): the user                      must sign in again"
                 }
@@ -809,7 +812,8 @@ fn refused(session: &str, refusal: &Refusal) -> Failed {
                 Binds::All | Binds::Host(_) => Status::Unavailable,
             };
             let wait = Duration::from_millis(retry_after_ms.unsigned_abs());
-            let message = format!("session {session:?}: {cause}; it is kept, the next try is in {:.1} s", wait.as_secs_f32());
+            let message =
+                format!("session {session:?}: {cause}; it is kept, the next try is in {:.1} s", wait.as_secs_f32());
             let mut error = Error::new(status, message).because(reason).about(session);
             error.retry_after_ms = Some(retry_after_ms.unsigned_abs());
             Failed { error, goes_on_after: doubt.then_some(wait) }
@@ -826,9 +830,11 @@ fn failed(session: &str, outcome: &Outcome, failure: &Failure, ended: Option<&st
         Outcome::Refused(_) if failure.binds != Binds::All => (Status::Refused, "refused", "the session is kept"),
         Outcome::Refused(_) => (Status::Unavailable, "refused", "the session is kept, try again later"),
         Outcome::NotSent(_) => (Status::Unavailable, "not_sent", "the session is kept, try again later"),
-        _ => {
-            (Status::Unavailable, "unknown", "the session is kept, and the renewal is tried again until there is an answer")
-        }
+        _ => (
+            Status::Unavailable,
+            "unknown",
+            "the session is kept, and the renewal is tried again until there is an answer",
+        ),
     };
     let error = Error::new(status, format!("session {session:?}: {}; {meaning}", failure.message));
     Error {
