@@ -38,7 +38,7 @@ help: ## List the targets
 .PHONY: build
 build: ## Build the release libraries: target/release/libevergrant.so and build/libevergrant.a
 	$(CARGO) build --release
-	@$(MAKE) --no-print-directory build/libevergrant.a
+	@$(MAKE) --no-print-directory build/libevergrant.a build/libs-private
 
 # Cargo's archive defines thousands of global names, sqlite3_* among them, that would clash with a host's own. So: one
 # object with all that our functions need, in which only their names stay global. (.llvmbc: std's bitcode, unusable once
@@ -55,6 +55,14 @@ else
 	$(AR) rcs $@ build/evergrant.o
 	rm build/evergrant.o
 endif
+
+# What a program that links the static library needs besides: the standard library's own list.
+build/libs-private:
+	@mkdir -p build
+	echo | $(RUSTC) --crate-type staticlib --print native-static-libs -o build/empty.a - 2>&1 \
+		| sed -n 's/.*native-static-libs: //p' > $@
+	@rm -f build/empty.a
+	@test -s $@ || { rm $@; echo "rustc did not name the libraries"; exit 1; }
 
 .PHONY: header
 header: ## Write include/evergrant.h and include/evergrant.json from the source; review the difference
@@ -73,9 +81,9 @@ install: build ## Install libraries, header, table and pkg-config file (DESTDIR,
 	ln -sf $(SHARED_FULL) $(DESTDIR)$(LIBDIR)/$(SHARED_ABI)
 	ln -sf $(SHARED_ABI) $(DESTDIR)$(LIBDIR)/$(SHARED)
 	install -m 644 build/libevergrant.a $(DESTDIR)$(LIBDIR)
-	libs=$$($(RUSTC) --crate-type staticlib --print native-static-libs -o /dev/null - </dev/null 2>&1 | sed -n 's/.*native-static-libs: //p'); \
 	sed -e 's|@PREFIX@|$(PREFIX)|; s|@LIBDIR@|$(LIBDIR)|; s|@INCLUDEDIR@|$(INCLUDEDIR)|; s|@VERSION@|$(VERSION)|' \
-	    -e "s|@LIBS_PRIVATE@|$$libs|" bindings/c/evergrant.pc.in > $(DESTDIR)$(LIBDIR)/pkgconfig/evergrant.pc
+		-e "s|@LIBS_PRIVATE@|$$(cat build/libs-private)|" bindings/c/evergrant.pc.in \
+		> $(DESTDIR)$(LIBDIR)/pkgconfig/evergrant.pc
 
 .PHONY: uninstall
 uninstall: ## Remove what `make install` with the same variables has installed

@@ -3,8 +3,13 @@
 use crate::error::Result;
 use crate::session::record::{Key, Owner, Record, State};
 
+mod file_system;
+mod files;
+mod key_file;
 pub mod memory;
 pub mod owner;
+mod postgres;
+mod redis;
 pub mod seal;
 pub mod sqlite;
 

@@ -19,7 +19,7 @@ typedef struct outputs {
     evergrant_error *error;
 } outputs;
 
-typedef evergrant_status call(const evergrant_client *c, const char *a, outputs *out);
+typedef evergrant_status call_with(const evergrant_client *c, const char *a, outputs *out);
 
 #define CALL(name, expression)                                                                                         \
     static evergrant_status name(const evergrant_client *c, const char *a, outputs *out)                               \
@@ -68,7 +68,7 @@ enum kind {
 
 static const struct row {
     const char *function;
-    call *call;
+    call_with *call;
     int takes_client;
     const char *argument;
     enum kind kind;

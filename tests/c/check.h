@@ -15,8 +15,8 @@ static int checks, failures;
 /* The same with a text that says which row of a table it was. */
 #define CHECK_ROW(condition, row) check((condition) != 0, __FILE__, __LINE__, #condition, (row))
 
-/* A status as expected, with the error's message if not. Frees the error. */
-#define CHECK_STATUS(status, expected, error) check_status((status), (expected), (error), __FILE__, __LINE__)
+/* A status as expected, or the error's message. Frees the error that the call has stored in `error`. */
+#define CHECK_STATUS(status, expected, error) check_status((status), (expected), &(error), __FILE__, __LINE__)
 
 static int check(int passed, const char *file, int line, const char *condition, const char *row)
 {
@@ -28,13 +28,14 @@ static int check(int passed, const char *file, int line, const char *condition, 
     return passed;
 }
 
-static inline int check_status(evergrant_status status, evergrant_status expected, evergrant_error *error,
+static inline int check_status(evergrant_status status, evergrant_status expected, evergrant_error **error,
                                const char *file, int line)
 {
     char row[512];
     snprintf(row, sizeof row, "%s, not %s: %s", evergrant_status_name((int32_t)status),
-             evergrant_status_name((int32_t)expected), evergrant_error_message(error));
-    evergrant_error_free(error);
+             evergrant_status_name((int32_t)expected), evergrant_error_message(*error));
+    evergrant_error_free(*error);
+    *error = NULL;
     return check(status == expected, file, line, "status", row);
 }
 
