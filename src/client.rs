@@ -351,12 +351,20 @@ impl fmt::Debug for Client {
 /// The store that a configuration names, shared by all clients of this process that name it.
 fn open_vault(config: &Config) -> Result<Arc<Vault>> {
     let StoreLocation::Sqlite { path, default } = &config.store else {
-        return Ok(Vault::new(Arc::new(MemoryStore::new())));
+        return Ok(Vault::new(Arc::new(MemoryStore::new()?)));
     };
-    let keys = (!config.encryption_keys.is_empty()).then(|| Keys::new(&config.encryption_keys));
-    let options = SqliteOptions { path: path.clone(), make_directory: *default, keys, read_only: !config.renews };
-    let canonical = sqlite::canonical(path)?;
-    process::runtime().store(&canonical, || Ok(Vault::new(SqliteStore::open(&options)?)))
+    let keys = config.encryption_keys.iter().map(|key| &**key);
+    let keys = (keys.len() > 0).then(|| Keys::new(keys)).transpose()?;
+    let options = SqliteOptions {
+        path: sqlite::canonical(path, *default && config.renews)?,
+        make_directory: false,
+        keys,
+        read_only: !config.renews,
+    };
+    // Clients with other keys, or that only read, get a connection of their own.
+    let keys = options.keys.as_ref().map(Keys::ids);
+    let name = (options.path.clone(), format!("{keys:?} {}", options.read_only));
+    process::runtime().store(name, || Ok(Vault::new(SqliteStore::open(options)?)))
 }
 
 /// Session names: 1–255 bytes of UTF-8, no control characters.

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::sync::{RwLockWriteGuard, Weak};
@@ -37,6 +37,9 @@ pub trait AtExit: Send + Sync {
     fn exit(&self, until: Instant);
 }
 
+/// A store's canonical path, and how it is opened.
+pub type StoreName = (PathBuf, String);
+
 /// What the threads of one process share.
 pub struct Runtime {
     /// Which process: 0, +1 in every forked child.
@@ -46,7 +49,7 @@ pub struct Runtime {
     gate: RwLock<()>,
     forks: Mutex<Vec<Weak<dyn AtFork>>>,
     exits: Mutex<Vec<Weak<dyn AtExit>>>,
-    stores: Mutex<HashMap<PathBuf, Weak<Vault>>>,
+    stores: Mutex<HashMap<StoreName, Weak<Vault>>>,
     http: OnceLock<Arc<Http>>,
 }
 
@@ -68,15 +71,15 @@ impl Runtime {
         self.http.get_or_init(|| Arc::new(Http::new()))
     }
 
-    /// The open store of this path, opened by `open` if it is not open yet.
-    pub fn store<E>(&self, path: &Path, open: impl FnOnce() -> Result<Arc<Vault>, E>) -> Result<Arc<Vault>, E> {
+    /// The open store of this name, opened by `open` if it is not open yet.
+    pub fn store<E>(&self, name: StoreName, open: impl FnOnce() -> Result<Arc<Vault>, E>) -> Result<Arc<Vault>, E> {
         let mut stores = lock(&self.stores);
-        if let Some(store) = stores.get(path).and_then(Weak::upgrade) {
+        if let Some(store) = stores.get(&name).and_then(Weak::upgrade) {
             return Ok(store);
         }
         let store = open()?;
         stores.retain(|_, store| store.strong_count() > 0);
-        stores.insert(path.to_owned(), Arc::downgrade(&store));
+        stores.insert(name, Arc::downgrade(&store));
         Ok(store)
     }
 }

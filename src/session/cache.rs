@@ -22,11 +22,19 @@ pub struct Vault {
     pub store: Arc<dyn Store>,
     slots: Mutex<HashMap<Key, Weak<Slot>>>,
     running: Mutex<HashSet<Id>>,
+    /// An attempt of ours was left open: others must be able to learn of our end.
+    unsettled: AtomicBool,
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        self.store.leave(!*self.unsettled.get_mut());
+    }
 }
 
 impl Vault {
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, slots: Mutex::default(), running: Mutex::default() })
+        Arc::new(Self { store, slots: Mutex::default(), running: Mutex::default(), unsettled: AtomicBool::new(false) })
     }
 
     /// The one slot of this session in this process.
@@ -46,7 +54,7 @@ impl Vault {
     /// Says that the exchange of this attempt runs here, until the answer is dropped.
     pub fn begin(self: &Arc<Self>, attempt: Id) -> Running {
         lock(&self.running).insert(attempt);
-        Running { vault: Arc::clone(self), attempt }
+        Running { vault: Arc::clone(self), attempt, settled: false }
     }
 
     /// Whether the exchange of this attempt runs here.
@@ -59,10 +67,21 @@ impl Vault {
 pub struct Running {
     vault: Arc<Vault>,
     attempt: Id,
+    settled: bool,
+}
+
+impl Running {
+    /// Its outcome is in the store.
+    pub fn settled(&mut self) {
+        self.settled = true;
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if !self.settled {
+            self.vault.unsettled.store(true, Ordering::Release);
+        }
         lock(&self.vault.running).remove(&self.attempt);
     }
 }

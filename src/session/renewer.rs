@@ -456,11 +456,14 @@ impl Renewer {
         };
         let sent =
             Sent { attempt: attempt.id, grant: record.grant, generation: record.generation, sends, refresh_token };
-        let _running = self.vault.begin(sent.attempt);
+        let mut running = self.vault.begin(sent.attempt);
         let claimed = protocol::claim(record, attempt);
         match self.vault.store.compare_and_swap(&slot.key, Some(record.version), &claimed) {
             Ok(true) => {}
-            Ok(false) => return Ok(Flow::Again),
+            Ok(false) => {
+                running.settled();
+                return Ok(Flow::Again);
+            }
             // It may have been written all the same: only the record can tell.
             Err(error) if !self.is_claimed(slot, &sent) => return Err(error.about(&slot.key.session).into()),
             Err(_) => {}
@@ -491,6 +494,8 @@ impl Renewer {
         };
         let exchanged = Exchanged { sent, outcome, life, sent_at, duration: started.elapsed() };
         let settled = self.settle(slot, &claimed, &exchanged)?;
+        running.settled();
+        drop(running);
         self.conclude(slot, settled, &exchanged)
     }
 
@@ -633,7 +638,7 @@ impl Renewer {
                 first_byte: now + registration.connect_timeout,
                 answer: now + registration.connect_timeout + registration.exchange_timeout,
             };
-            if let Err(failure) = oauth::revoke::revoke(self.runtime.http(), registration, token, deadline) {
+            if let Err(failure) = oauth::revoke::revoke(self.runtime.http(), registration, token, "", deadline) {
                 self.events.push(Event {
                     reason: Some(failure.reason.to_owned()),
                     message: Some(failure.message),

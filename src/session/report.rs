@@ -1,11 +1,6 @@
 //! Records as the JSON that applications see. No refresh token leaves here.
 
-use std::fmt;
-
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde::ser::{SerializeMap, Serializer};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
 use super::cache::Held;
@@ -14,54 +9,15 @@ use crate::clock;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 use crate::store::{Listed, Now};
+use crate::token::Members;
 
-/// A JSON object whose members pass through unchanged, in their order.
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Members, A::Error> {
-                let mut members: Vec<(String, Box<RawValue>)> = Vec::new();
-                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    members.retain(|(other, _)| *other != name);
-                    members.push((name, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Each)
-    }
-}
-
-impl Serialize for Members {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
-/// The token as it is handed out: the server's members, and ours.
+/// The token as it is handed out: the server's members unchanged, and ours.
 pub fn token(session: &str, held: &Held) -> Result<Secret> {
     let record = &held.record;
-    let text = record.secrets.members.as_ref().map_or("{}", Secret::expose);
-    let mut members: Members = serde_json::from_str(text).map_err(|_| unreadable())?;
-    members.0.retain(|(name, _)| !matches!(name.as_str(), "refresh_token" | "expires_in"));
-    let life = record.life;
-    let until_ms = life.and_then(|life| life.until_ms);
+    let until_ms = record.life.and_then(|life| life.until_ms);
     let mut ours = vec![
         ("expires_at_s", json!(until_ms.map(|ms| ms.div_euclid(1000)))),
-        ("expiry", json!(life.map_or("unknown", |life| life.expiry.name()))),
+        ("expiry", json!(record.life.map_or("unknown", |life| life.expiry.name()))),
         ("generation", json!(record.generation)),
         ("session", json!(session)),
     ];
@@ -71,12 +27,18 @@ pub fn token(session: &str, held: &Held) -> Result<Secret> {
     if held.uncommitted {
         ours.push(("uncommitted", json!(true)));
     }
-    for (name, value) in ours {
-        members.0.retain(|(other, _)| other != name);
-        let value = serde_json::value::to_raw_value(&value).map_err(|_| unreadable())?;
-        members.0.push((name.to_owned(), value));
+    let ours = ours
+        .into_iter()
+        .map(|(name, value)| Ok((name, to_raw_value(&value)?)))
+        .collect::<serde_json::Result<Vec<_>>>()
+        .map_err(|_| unreadable())?;
+    let mut members =
+        Members::parse(record.secrets.members.as_ref().map_or("{}", Secret::expose)).map_err(|_| unreadable())?;
+    members.remove("expires_in");
+    for (name, value) in &ours {
+        members.set(name, value);
     }
-    serde_json::to_string(&members).map(Secret::new).map_err(|_| unreadable())
+    Ok(members.without("refresh_token"))
 }
 
 fn unreadable() -> Error {

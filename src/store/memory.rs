@@ -86,6 +86,8 @@ impl Store for MemoryStore {
         if owner.handle == self.owner.handle { Life::Alive } else { Life::Unknown }
     }
 
+    fn leave(&self, _clean: bool) {}
+
     fn is_local(&self) -> bool {
         true
     }

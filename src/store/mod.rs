@@ -70,6 +70,9 @@ pub trait Store: Send + Sync {
     /// Whether another owner still lives.
     fn life_of(&self, owner: &Owner) -> Life;
 
+    /// Called once, before the last reference goes: whether no attempt of this owner is left open.
+    fn leave(&self, clean: bool);
+
     /// Whether all parties are processes of this machine: then an owner that is known alive is waited for longer.
     fn is_local(&self) -> bool;
 }

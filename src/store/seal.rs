@@ -106,11 +106,17 @@ fn bound_to(key: &Key, version: i64, plain: &str) -> Aad<Vec<u8>> {
 
 impl Keys {
     /// Takes at least one key.
-    pub fn new(keys: &[[u8; 32]]) -> Result<Self> {
+    pub fn new<'a>(keys: impl IntoIterator<Item = &'a [u8; 32]>) -> Result<Self> {
+        let keys: Arc<[Master]> = keys.into_iter().map(Master::new).collect();
         if keys.is_empty() {
             return Err(Error::invalid("encryption_key is an empty list: give at least one key"));
         }
-        Ok(Self(keys.iter().map(Master::new).collect()))
+        Ok(Self(keys))
+    }
+
+    /// The ids of all, in order.
+    pub fn ids(&self) -> Vec<KeyId> {
+        self.0.iter().map(|master| master.id).collect()
     }
 
     /// The id of the key that seals.

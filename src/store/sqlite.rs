@@ -88,12 +88,6 @@ impl SqliteStore {
         Ok(store)
     }
 
-    /// To be called before the last reference goes: whether no attempt of this process is left open in this store.
-    /// Only then does its owner file go with it.
-    pub fn leave(&self, clean: bool) {
-        self.owners.leave(clean);
-    }
-
     /// Its canonical path.
     pub fn path(&self) -> &Path {
         self.database.path()
@@ -304,6 +298,10 @@ impl Store for SqliteStore {
 
     fn life_of(&self, owner: &Owner) -> Life {
         self.owners.life_of(owner)
+    }
+
+    fn leave(&self, clean: bool) {
+        self.owners.leave(clean);
     }
 
     fn is_local(&self) -> bool {
