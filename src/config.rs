@@ -1,13 +1,26 @@
 //! JSON configuration → [`Config`]; every key checked, every error names its key.
 
+mod build;
+mod keys;
+mod location;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+use crate::error::Result;
 use crate::secret::Secret;
 
+pub use keys::{KEYS, Key, Kind};
+
 /// A client's configuration, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Config {
     /// The authorization server and this client's registration there.
     pub registration: Registration,
@@ -16,7 +29,7 @@ pub struct Config {
     /// Which sessions of the store are this client's. Default: canonical token endpoint, a space, client_id.
     pub namespace: String,
     /// 32-byte keys; the first seals, all open. Empty: the store's default.
-    pub encryption_keys: Vec<[u8; 32]>,
+    pub encryption_keys: Vec<Zeroizing<[u8; 32]>>,
     /// The life to assume where the server does not say it.
     pub session_lifetime_s: Option<u32>,
     /// How long before its end a token is renewed early; `None`: a part of its life.
@@ -37,15 +50,21 @@ pub struct Config {
     pub max_exchanges: usize,
     /// Sessions kept in memory.
     pub max_cached_sessions: usize,
-    /// Where adapters may send the token.
+    /// Where adapters may send the token; empty: nobody said it.
     pub origins: Vec<String>,
 }
 
 /// One OAuth client registration at one authorization server, and how to speak with it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Registration {
+    /// Salesforce's base URL, if that is how the server was named.
+    pub site_url: Option<String>,
     /// RFC 6749 §3.2.
     pub token_endpoint: String,
+    /// RFC 6749 §3.1.
+    pub authorization_endpoint: Option<String>,
+    /// RFC 7662.
+    pub introspection_endpoint: Option<String>,
     /// RFC 7009; `None`: the server has none that we know.
     pub revocation_endpoint: Option<String>,
     /// RFC 6749 §2.2.
@@ -54,8 +73,10 @@ pub struct Registration {
     pub client_auth: ClientAuth,
     /// Asked for at refresh, if set.
     pub scope: Option<String>,
-    /// Extra request parameters.
-    pub refresh_parameters: Vec<(String, String)>,
+    /// Extra parameters of a refresh.
+    pub refresh_parameters: Vec<(String, Secret)>,
+    /// Extra parameters of an authorization request.
+    pub authorize_parameters: Vec<(String, Secret)>,
     /// Where the grant's parameters go.
     pub parameters_in: ParametersIn,
     /// From the clock's reading before the load until the first byte at the latest.
@@ -141,12 +162,51 @@ pub enum LostReply {
 
 impl Config {
     /// Reads and checks a configuration (one JSON object).
-    pub fn from_json(_json: &str) -> Result<Self> {
-        Err(Error::invalid("not built yet"))
+    pub fn from_json(json: &str) -> Result<Self> {
+        build::config(json)
     }
 
     /// Reads the request of [`crate::refresh`]: a configuration plus `refresh_token`.
-    pub fn from_refresh_request(_json: &str) -> Result<(Self, Secret)> {
-        Err(Error::invalid("not built yet"))
+    pub fn from_refresh_request(json: &str) -> Result<(Self, Secret)> {
+        build::refresh_request(json)
     }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("registration", &self.registration)
+            .field("store", &self.store)
+            .field("namespace", &self.namespace)
+            .field("encryption_keys", &self.encryption_keys.len())
+            .field("early_renewal", &self.early_renewal)
+            .field("renews", &self.renews)
+            .field("lost_reply", &self.lost_reply)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A query may carry a secret.
+        let endpoint = self.token_endpoint.split('?').next();
+        f.debug_struct("Registration")
+            .field("token_endpoint", &endpoint.unwrap_or_default())
+            .field("client_id", &self.client_id)
+            .field("client_auth", &self.client_auth)
+            .field("parameters_in", &self.parameters_in)
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A short hash that tells lists of texts apart, not meant to be hard to guess from: 72 bits of an HMAC.
+pub(crate) fn short_hash(parts: &[&str]) -> String {
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"evergrant configuration fingerprint 1");
+    let mut context = ring::hmac::Context::with_key(&key);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part.as_bytes());
+    }
+    BASE64_URL_SAFE_NO_PAD.encode(&context.sign().as_ref()[..9])
 }

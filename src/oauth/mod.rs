@@ -1,6 +1,22 @@
 //! One exchange with an authorization server. It knows no sessions.
 
+pub mod client_auth;
+mod connect;
+pub mod endpoints;
+pub mod http;
+pub mod introspect;
+pub mod refresh;
+pub mod revoke;
+pub mod salesforce;
+mod server_error;
+pub mod sign_in;
+
 use std::time::Instant;
+
+pub use http::Http;
+pub use refresh::refresh;
+pub use revoke::revoke;
+pub use salesforce::is_rejection;
 
 use crate::session::record::Binds;
 use crate::token::Answer;

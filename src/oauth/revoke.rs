@@ -1,0 +1,57 @@
+//! Token revocation (RFC 7009).
+
+use super::http::{Failed, Http, Request, form};
+use super::server_error::{Scrub, ServerError, failure, said};
+use super::{Deadline, Failure, client_auth, endpoints};
+use crate::config::Registration;
+use crate::secret::Secret;
+use crate::session::record::Binds;
+
+/// [`Failure::reason`] if the server has no revocation endpoint that we know: there is nothing to wait for.
+pub const NO_REVOCATION_ENDPOINT: &str = "no_revocation_endpoint";
+
+/// Has the server revoke `token`. A token that it does not know, or that is dead already, counts as revoked (§2.2).
+///
+/// `hint`: `refresh_token` or `access_token` (§2.1), or empty.
+pub fn revoke(
+    http: &Http,
+    registration: &Registration,
+    token: &Secret,
+    hint: &str,
+    deadline: Deadline,
+) -> Result<(), Failure> {
+    let Some(endpoint) = &registration.revocation_endpoint else {
+        let message = "the server has no revocation endpoint that we know: set revocation_endpoint".to_owned();
+        return Err(Failure { binds: Binds::All, ..Failure::new(NO_REVOCATION_ENDPOINT, message) });
+    };
+    let mut parameters = vec![("token", token.expose())];
+    parameters.extend((!hint.is_empty()).then_some(("token_type_hint", hint)));
+    parameters.extend(client_auth::parameters(registration));
+    let request = Request {
+        endpoint,
+        user_agent: &registration.user_agent,
+        authorization: client_auth::authorization(registration),
+        headers: Vec::new(),
+        form: Some(form(parameters.iter().copied())),
+    };
+    let response = http.send(&request, deadline, &|| Ok(())).map_err(|failed| match failed {
+        Failed::NotSent(failure) | Failed::Unknown(failure) => failure,
+    })?;
+    let error = ServerError::read(&response.body);
+    let why = match (response.status, error.as_ref().map(|error| error.error.as_str())) {
+        (200..=299, _) => return Ok(()),
+        // Salesforce says either of a token that it does not know.
+        (400..=499, Some("invalid_token" | "invalid_grant" | "unsupported_token_type")) => return Ok(()),
+        (429 | 500..=599, _) => ("server_unavailable", Binds::All),
+        (400..=499, Some(_)) => ("client_refused", Binds::Configuration(registration.fingerprint.clone())),
+        _ => ("bad_answer", Binds::All),
+    };
+    let scrub = Scrub::new(registration, token);
+    let said = said(&response, error.as_ref(), &scrub);
+    let message = format!("{} did not revoke the token: {said}", endpoints::host(endpoint));
+    Err(failure(&response, error.as_ref(), &scrub, why, message))
+}
+
+#[cfg(test)]
+#[path = "revoke_tests.rs"]
+mod tests;
