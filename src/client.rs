@@ -44,27 +44,14 @@ pub fn refresh(request_json: &str) -> Result<Secret> {
 
 /// An exchange's failure where there is no session.
 fn bare_failure(outcome: &Outcome) -> Error {
-    let (status, name) = match outcome {
-        Outcome::InvalidGrant(_) => (Status::SignInRequired, "refused"),
-        Outcome::Refused(_) => (Status::Refused, "refused"),
-        Outcome::NotSent(_) => (Status::Unavailable, "not_sent"),
-        _ => (Status::Unavailable, "unknown"),
-    };
-    let Some(failure) = outcome.failure() else { return Error::new(Status::Internal, "no failure") };
-    let meaning = match name {
-        "not_sent" => "; the refresh token was not spent",
-        "unknown" => "; nobody can tell whether the refresh token was spent: a session of a client would find out",
+    let meaning = match outcome {
+        Outcome::NotSent(_) => "; the refresh token was not spent",
+        Outcome::Busy(_) | Outcome::Unknown(_) => {
+            "; nobody can tell whether the refresh token was spent: a session of a client would find out"
+        }
         _ => "",
     };
-    Error {
-        error: failure.error.clone(),
-        error_description: failure.error_description.clone(),
-        error_uri: failure.error_uri.clone(),
-        http_status: failure.http_status,
-        retry_after_ms: failure.retry_after_ms,
-        outcome: Some(name),
-        ..Error::new(status, format!("{}{meaning}", failure.message)).because(failure.reason)
-    }
+    outcome.error(|failure| format!("{}{meaning}", failure.message))
 }
 
 pub use crate::oauth::salesforce::is_rejection;

@@ -1,6 +1,7 @@
 //! What went wrong, what it means for the session, and what to do next.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use serde::Serialize;
 
@@ -76,11 +77,16 @@ impl Serialize for Status {
     }
 }
 
-/// An error as users see it: one line that is complete by itself, and the same in parts.
+/// An error as users see it: one line that is complete by itself, and the same in parts ([`Details`]).
 ///
 /// It never contains a secret.
 #[derive(Clone, Debug, Serialize)]
-pub struct Error {
+#[serde(transparent)]
+pub struct Error(Box<Details>);
+
+/// The parts of an [`Error`].
+#[derive(Clone, Debug, Serialize)]
+pub struct Details {
     /// The class, for programs.
     pub status: Status,
     /// One line for people: what happened, what it means for the session, what to do next.
@@ -117,7 +123,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with this class and message, all other parts absent.
     pub fn new(status: Status, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             status,
             message: message.into(),
             reason: None,
@@ -128,7 +134,7 @@ impl Error {
             retry_after_ms: None,
             outcome: None,
             session: None,
-        }
+        }))
     }
 
     /// An [`Status::InvalidArgument`]; `message` names the argument or key.
@@ -151,6 +157,20 @@ impl Error {
     pub fn about(mut self, session: &str) -> Self {
         self.session = Some(session.to_owned());
         self
+    }
+}
+
+impl Deref for Error {
+    type Target = Details;
+
+    fn deref(&self) -> &Details {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Details {
+        &mut self.0
     }
 }
 

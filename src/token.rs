@@ -5,9 +5,9 @@ mod members;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 
 pub(crate) use members::Members;
@@ -89,6 +89,25 @@ impl Answer {
             (None, Some(problem)) => Err(invalid(format!("there is no refresh_token, and {problem}"))),
             _ => Ok(answer),
         }
+    }
+}
+
+impl Answer {
+    /// The whole answer again, `refresh_token` included.
+    pub fn whole(&self) -> Result<Secret> {
+        let unreadable = || Error::new(Status::Internal, "an answer that was read cannot be written again");
+        let token = self.refresh_token.as_ref().map(Secret::expose);
+        let raw = to_raw_value(&token).map_err(|_| unreadable())?;
+        let mut members = Members::parse(self.members.expose()).map_err(|_| unreadable())?;
+        if token.is_some() {
+            members.set("refresh_token", &raw);
+        }
+        Ok(members.without(""))
+    }
+
+    /// Salesforce's `issued_at`: milliseconds of Unix time, as a string.
+    pub fn issued_at_ms(&self) -> Option<i64> {
+        Members::parse(self.members.expose()).ok()?.text("issued_at")?.parse().ok().filter(|ms| *ms > 1_000_000_000_000)
     }
 }
 

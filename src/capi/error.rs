@@ -15,7 +15,7 @@ pub struct evergrant_error {
 impl From<Error> for evergrant_error {
     fn from(error: Error) -> Self {
         let json = serde_json::to_string(&error).unwrap_or_else(|_| "{}".to_owned());
-        Self { status: error.status, message: c_text(error.message), json: c_text(json) }
+        Self { status: error.status, message: c_text(error.message.clone()), json: c_text(json) }
     }
 }
 

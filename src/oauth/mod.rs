@@ -18,6 +18,7 @@ pub use refresh::refresh;
 pub use revoke::revoke;
 pub use salesforce::is_rejection;
 
+use crate::error::{Error, Status};
 use crate::session::record::Binds;
 use crate::token::Answer;
 
@@ -49,6 +50,40 @@ impl Outcome {
             Outcome::InvalidGrant(_) => "invalid_grant",
             Outcome::Unknown(_) => "unknown",
         }
+    }
+}
+
+impl Outcome {
+    /// Why there is no token.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Outcome::Done(_) => None,
+            Outcome::NotSent(failure)
+            | Outcome::Busy(failure)
+            | Outcome::Refused(failure)
+            | Outcome::InvalidGrant(failure)
+            | Outcome::Unknown(failure) => Some(failure),
+        }
+    }
+
+    /// The failure as an error with the message that `tell` makes of it.
+    pub(crate) fn error(&self, tell: impl FnOnce(&Failure) -> String) -> Error {
+        let (status, name) = match self {
+            Outcome::InvalidGrant(_) => (Status::SignInRequired, "refused"),
+            Outcome::Refused(failure) if failure.binds != Binds::All => (Status::Refused, "refused"),
+            Outcome::Refused(_) => (Status::Unavailable, "refused"),
+            Outcome::NotSent(_) => (Status::Unavailable, "not_sent"),
+            _ => (Status::Unavailable, "unknown"),
+        };
+        let Some(failure) = self.failure() else { return Error::new(Status::Internal, "an answer is no failure") };
+        let mut error = Error::new(status, tell(failure)).because(failure.reason);
+        error.error.clone_from(&failure.error);
+        error.error_description.clone_from(&failure.error_description);
+        error.error_uri.clone_from(&failure.error_uri);
+        error.http_status = failure.http_status;
+        error.retry_after_ms = failure.retry_after_ms;
+        error.outcome = Some(name);
+        error
     }
 }
 

@@ -17,11 +17,17 @@ const RING: usize = 512;
 /// Counters since open.
 #[derive(Default)]
 pub struct Stats {
+    /// Answers from memory.
     pub hits: AtomicU64,
+    /// Records read from the store.
     pub store_reads: AtomicU64,
+    /// Renewals by other parties that this one took over.
     pub adopted: AtomicU64,
+    /// Callers that waited for another party's attempt.
     pub waits: AtomicU64,
+    /// Exchanges that sent a refresh token again.
     pub replays: AtomicU64,
+    /// Commits that were tried again.
     pub commit_retries: AtomicU64,
     done: AtomicU64,
     not_sent: AtomicU64,

@@ -8,7 +8,7 @@ use serde_json::Map;
 use super::fingerprint::Fingerprints;
 use super::record::{Attempt, BackOff, Binds, Entry, Id, MadeBy, Owner, Record, Secrets, State};
 use crate::config::{EarlyRenewal, LostReply};
-use crate::oauth::{Failure, Outcome};
+use crate::oauth::Outcome;
 use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now};
 use crate::token::{Answer, Life};
@@ -701,20 +701,6 @@ impl Record {
         self.history.push(entry);
         let surplus = self.history.len().saturating_sub(KEPT);
         self.history.drain(..surplus);
-    }
-}
-
-impl Outcome {
-    /// Why there is no token.
-    pub fn failure(&self) -> Option<&Failure> {
-        match self {
-            Outcome::Done(_) => None,
-            Outcome::NotSent(failure)
-            | Outcome::Busy(failure)
-            | Outcome::Refused(failure)
-            | Outcome::InvalidGrant(failure)
-            | Outcome::Unknown(failure) => Some(failure),
-        }
     }
 }
 

@@ -25,7 +25,7 @@ use super::record::{Attempt, Binds, Id, Key, Record, State};
 use crate::clock;
 use crate::config::{Config, EarlyRenewal};
 use crate::error::{Error, Result, Status};
-use crate::oauth::{self, Deadline, Failure, Outcome};
+use crate::oauth::{self, Deadline, Outcome};
 use crate::process::{self, AtExit, Runtime, lock};
 use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now};
@@ -146,7 +146,7 @@ impl Renewer {
     }
 
     /// What memory alone can answer.
-    fn from_memory(&self, slot: &Slot, want: &Want) -> Option<Arc<Held>> {
+    fn in_memory(&self, slot: &Slot, want: &Want) -> Option<Arc<Held>> {
         let held = slot.held().clone()?;
         let now = Reading::now();
         let serves = match want {
@@ -182,7 +182,7 @@ impl Renewer {
         let mut interval = POLL.0;
         loop {
             self.check_open(&slot.key.session)?;
-            if let Some(held) = self.from_memory(slot, &want) {
+            if let Some(held) = self.in_memory(slot, &want) {
                 count(&self.stats.hits);
                 return Ok(held);
             }
@@ -551,7 +551,8 @@ impl Renewer {
         if let Some(record) = protocol::settle(Some(claimed), &exchanged.sent, &exchanged.outcome, &moment) {
             slot.publish_uncommitted(Arc::new(record), exchanged.sent_at);
         }
-        self.events.push(Event { message: Some(error.message), ..Event::new("commit_pending", &slot.key.session) });
+        self.events
+            .push(Event { message: Some(error.message.clone()), ..Event::new("commit_pending", &slot.key.session) });
     }
 
     /// What a settled outcome means for those who wait.
@@ -567,15 +568,14 @@ impl Renewer {
         if record.as_ref().is_some_and(|record| !record.secrets.to_revoke.is_empty()) {
             self.revoke(slot)?;
         }
-        let failure = match outcome {
-            Outcome::Done(answer) => match &answer.unusable {
-                Some(why) => return Err(unusable(session, why).into()),
-                None => return Ok(Flow::Finished),
-            },
-            _ => outcome.failure(),
-        };
-        let (Some(failure), Some(record)) = (failure, record) else { return Ok(Flow::Again) };
-        let error = failed(session, outcome, failure, record.reason.as_deref());
+        if let Outcome::Done(answer) = outcome {
+            return match &answer.unusable {
+                Some(why) => Err(unusable(session, why).into()),
+                None => Ok(Flow::Finished),
+            };
+        }
+        let Some(record) = record else { return Ok(Flow::Again) };
+        let error = failed(session, outcome, record.reason.as_deref());
         let mine = record.attempt.as_ref().is_some_and(|attempt| attempt.id == sent.attempt);
         match outcome {
             Outcome::InvalidGrant(_) if record.state == State::Ended => Err(error.into()),
@@ -827,35 +827,25 @@ fn refused(session: &str, refusal: &Refusal) -> Failed {
 }
 
 /// The error of an exchange, with what it means for the session.
-fn failed(session: &str, outcome: &Outcome, failure: &Failure, ended: Option<&str>) -> Error {
-    let (status, name, meaning) = match outcome {
-        Outcome::InvalidGrant(_) => {
-            (Status::SignInRequired, "refused", "the session has ended, the user must sign in again")
-        }
-        Outcome::Refused(_) if failure.binds != Binds::All => (Status::Refused, "refused", "the session is kept"),
-        Outcome::Refused(_) => (Status::Unavailable, "refused", "the session is kept, try again later"),
-        Outcome::NotSent(_) => (Status::Unavailable, "not_sent", "the session is kept, try again later"),
-        _ => (
-            Status::Unavailable,
-            "unknown",
-            "the session is kept, and the renewal is tried again until there is an answer",
-        ),
+fn failed(session: &str, outcome: &Outcome, ended: Option<&str>) -> Error {
+    let meaning = match outcome {
+        Outcome::InvalidGrant(_) => "the session has ended, the user must sign in again",
+        Outcome::Refused(_) => "the session is kept",
+        Outcome::NotSent(_) => "the session is kept, try again later",
+        _ => "the session is kept, and the renewal is tried again until there is an answer",
     };
-    let error = Error::new(status, format!("session {session:?}: {}; {meaning}", failure.message));
-    Error {
-        error: failure.error.clone(),
-        error_description: failure.error_description.clone(),
-        error_uri: failure.error_uri.clone(),
-        http_status: failure.http_status,
-        retry_after_ms: failure.retry_after_ms,
-        outcome: Some(name),
-        ..error.because(ended.unwrap_or(failure.reason)).about(session)
+    let mut error = outcome.error(|failure| format!("session {session:?}: {}; {meaning}", failure.message));
+    if ended.is_some() {
+        error.reason = ended.map(str::to_owned);
     }
+    error.about(session)
 }
 
 fn unusable(session: &str, why: &str) -> Error {
     let message = format!(
         "session {session:?}: the server renewed it, but its answer has no access token that can be used ({why}); the          new refresh token is kept"
     );
-    Error { outcome: Some("refused"), ..Error::new(Status::Refused, message).because("bad_answer").about(session) }
+    let mut error = Error::new(Status::Refused, message).because("bad_answer").about(session);
+    error.outcome = Some("refused");
+    error
 }

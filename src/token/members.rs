@@ -32,6 +32,18 @@ impl<'a> Members<'a> {
         serde_json::from_str(self.get(name)?.get()).ok()
     }
 
+    /// Adds a member, or changes its value.
+    pub fn set(&mut self, name: &str, value: &'a RawValue) {
+        match self.list.iter_mut().find(|(other, _)| other == name) {
+            Some(member) => member.1 = value,
+            None => self.list.push((name.to_owned(), value)),
+        }
+    }
+
+    pub fn remove(&mut self, name: &str) {
+        self.list.retain(|(other, _)| other != name);
+    }
+
     /// The object again, less one member.
     pub fn without(&self, name: &str) -> Secret {
         let length = self.list.iter().map(|(name, raw)| name.len() * 6 + raw.get().len() + 4).sum::<usize>();
