@@ -202,3 +202,117 @@ fn now_s() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0.0, |now| now.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jwt(claims: &str) -> String {
+        format!("eyJhbGciOiJub25lIn0.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims))
+    }
+
+    #[test]
+    fn a_whole_answer() {
+        let text =
+            r#"{"access_token":"00D!a.b","refresh_token":"5Aep==","token_type":"bearer","n":1e400,"expires_in":7200}"#;
+        let answer = Answer::from_json(text).unwrap();
+        assert_eq!(answer.refresh_token.unwrap().expose(), "5Aep==");
+        assert_eq!(answer.access_token.unwrap().expose(), "00D!a.b");
+        let rest = r#"{"access_token":"00D!a.b","token_type":"bearer","n":1e400,"expires_in":7200}"#;
+        assert_eq!(answer.members.expose(), rest);
+        assert_eq!((answer.expires_in_s, answer.unusable), (Some(7200), None));
+    }
+
+    #[test]
+    fn a_refresh_token_alone_is_enough() {
+        for (rest, word) in [
+            ("", "no access_token"),
+            (r#","access_token":null"#, "no access_token"),
+            (r#","access_token":5"#, "not a string"),
+            (r#","access_token":"""#, "empty"),
+            (r#","access_token":"a b""#, "characters"),
+            (r#","access_token":"a\u0000""#, "characters"),
+            (r#","access_token":"a","token_type":"DPoP""#, "token_type"),
+            (r#","access_token":"a","token_type":5"#, "token_type"),
+        ] {
+            let answer = Answer::from_json(&format!(r#"{{"refresh_token":"r"{rest}}}"#)).unwrap();
+            assert!(answer.refresh_token.is_some() && answer.access_token.is_none(), "{rest}");
+            assert!(answer.unusable.unwrap().contains(word), "{rest}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_problem_and_show_no_value() {
+        for (text, word) in [
+            ("canary", "not valid JSON"),
+            ("[]", "JSON object"),
+            ("{}", "no refresh_token"),
+            (r#"{"refresh_token":["canary"],"access_token":"a"}"#, "refresh_token is not a string"),
+            (r#"{"refresh_token":"","access_token":"a"}"#, "refresh_token is empty"),
+            (r#"{"refresh_token":"canary\n","access_token":"a"}"#, "refresh_token contains"),
+            (r#"{"access_token":"canary "}"#, "access_token contains"),
+            (r#"{"access_token":"canary","token_type":"mac"}"#, "token_type is not Bearer"),
+        ] {
+            let error = Answer::from_json(text).unwrap_err();
+            assert_eq!(error.status, crate::Status::InvalidArgument);
+            assert!(error.message.contains(word) && !error.message.contains("canary"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn expires_in_as_servers_write_it() {
+        for (written, expected) in [
+            ("7200", Some(7200)),
+            ("7200.9", Some(7200)),
+            ("\"3600\"", Some(3600)),
+            ("\" 3600 \"", Some(3600)),
+            ("3.6e3", Some(3600)),
+            ("315360000", Some(315_360_000)),
+            ("315360001", None),
+            ("1e400", None),
+            ("0", None),
+            ("-1", None),
+            ("\"NaN\"", None),
+            ("\"soon\"", None),
+            ("null", None),
+            ("{}", None),
+        ] {
+            let answer = Answer::from_json(&format!(r#"{{"access_token":"a","expires_in":{written}}}"#)).unwrap();
+            assert_eq!(answer.expires_in_s, expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_jwt_says_its_end() {
+        const NOW: f64 = 1_000_000.0;
+        for (claims, new, unknown) in [
+            (r#"{"exp":1000600,"iat":1000000}"#, Some(600), Some(600)),
+            (r#"{"exp":1000600.5}"#, Some(600), Some(600)),
+            // This machine's clock is an hour behind; then an hour ahead.
+            (r#"{"exp":1004200,"iat":1003600}"#, Some(600), Some(4200)),
+            (r#"{"exp":997000,"iat":996400}"#, Some(600), Some(0)),
+            (r#"{"exp":997000}"#, None, Some(0)),
+            (r#"{"exp":1e300}"#, None, None),
+            (r#"{"iat":1000000}"#, None, None),
+            (r#"{"exp":"soon"}"#, None, None),
+            ("[]", None, None),
+        ] {
+            assert_eq!(jwt_life(&jwt(claims), NOW, Age::New), new, "new {claims}");
+            assert_eq!(jwt_life(&jwt(claims), NOW, Age::Unknown), unknown, "{claims}");
+        }
+        for opaque in ["00D!a.b", "a.b.c", "a..c", "a.e30.c.d.e", ""] {
+            assert_eq!(jwt_life(opaque, NOW, Age::New), None, "{opaque}");
+        }
+    }
+
+    #[test]
+    fn the_earlier_end_counts() {
+        let token = jwt(&format!(r#"{{"exp":{}}}"#, now_s() as i64 + 600));
+        let life = |expires_in: u32| {
+            let text = format!(r#"{{"access_token":"{token}","expires_in":{expires_in}}}"#);
+            Answer::from_json(&text).unwrap().expires_in_s.unwrap()
+        };
+        assert_eq!(life(300), 300);
+        assert!((598..=600).contains(&life(3600)));
+    }
+}

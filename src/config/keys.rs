@@ -291,14 +291,14 @@ pub(super) fn shown(name: &str) -> String {
     name.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
-/// Levenshtein's distance, of the first 64 bytes.
+/// Levenshtein's distance of the first 64 bytes, whatever their case.
 fn distance(a: &str, b: &str) -> usize {
     let a = &a.as_bytes()[..a.len().min(64)];
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);
         for (j, y) in b.bytes().enumerate() {
-            let changed = diagonal + usize::from(*x != y);
+            let changed = diagonal + usize::from(!x.eq_ignore_ascii_case(&y));
             diagonal = row[j + 1];
             row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
         }

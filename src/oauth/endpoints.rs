@@ -134,7 +134,7 @@ mod tests {
             ("https://example.com:99999/", "URL"),
             ("https:\\\\example.com\\", "URL"),
             ("/token", "complete URL"),
-            ("example.com", "complete URL"),
+            ("example.com", "expected https"),
             ("", "valid URL"),
         ] {
             let error = check_endpoint(bad).unwrap_err();

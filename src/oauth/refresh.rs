@@ -207,4 +207,4 @@ impl Reading<'_> {
 
 #[cfg(test)]
 #[path = "refresh_tests.rs"]
-mod tests;
+pub(super) mod tests;
