@@ -157,17 +157,21 @@ fn make_file(path: &Path) -> Result<()> {
     }
 }
 
-/// An empty file is a new database, unless there is a key: that is made after the schema. (A minute's grace for a
-/// process that is making the schema over a key that was left behind.)
+/// SQLite would take an empty file, or one too short to be a database, for a new database.
 fn refuse_emptied(path: &Path) -> Result<()> {
+    const SHORTEST: u64 = 512;
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
-    let old = found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(60));
-    if found.len() == 0 && old && key_file::path_of(path).exists() {
-        return Err(Error::store(format!(
-            "the store {} has been emptied: restore it from a backup, or delete it and have the users sign in again. \
-             No refresh token was spent.",
-            path.display()
-        )));
+    let emptied = match found.len() {
+        // The key is made after the schema. (A minute's grace for a process that is making the schema over a key that
+        // was left behind.)
+        0 => {
+            let age = found.modified().ok().and_then(|at| at.elapsed().ok());
+            age.is_some_and(|age| age > Duration::from_secs(60)) && key_file::path_of(path).exists()
+        }
+        length => length < SHORTEST,
+    };
+    if emptied {
+        return Err(Failure::Said(Error::store(format!("{DAMAGED}; no refresh token was spent."))).explain(path));
     }
     Ok(())
 }
@@ -325,3 +329,6 @@ impl AtFork for SqliteStore {
 fn state_named(name: &str) -> Option<State> {
     [State::Active, State::Ended, State::SignedOut, State::Forgotten].into_iter().find(|state| state.name() == name)
 }
+
+#[cfg(test)]
+mod tests;
