@@ -1,7 +1,7 @@
 //! The SQLite store with real processes, real deaths and real disks.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -75,6 +75,14 @@ fn role() {
             println!("says {} {} {}", owner.handle, owner.boot, owner.host);
             std::io::stdin().lines().for_each(drop);
         }
+        // Says how it is with every owner that it is told of.
+        "look" => {
+            let store = open(&path).unwrap();
+            println!("says ready");
+            for line in std::io::stdin().lines() {
+                println!("says {:?}", store.life_of(&owner(&line.unwrap())));
+            }
+        }
         "count" => {
             let store = open(&path).unwrap();
             let mut done = 0;
@@ -100,7 +108,7 @@ fn role() {
     }
 }
 
-const COUNT: u64 = 40;
+const COUNT: u64 = 10;
 
 fn owner(said: &str) -> Owner {
     let mut words = said.splitn(3, ' ').map(str::to_owned);
@@ -137,10 +145,32 @@ fn death_is_known_at_once() {
 }
 
 #[test]
+fn a_lock_that_other_code_dropped_is_taken_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.db");
+    let store = open(&path).unwrap();
+    let me = store.owner().unwrap();
+    let (mut looker, mut said) = start("look", &path);
+    assert_eq!(said.next().as_deref(), Some("ready"));
+    let mut input = looker.stdin.take().unwrap();
+    let mut look = || {
+        writeln!(input, "{} {} {}", me.handle, me.boot, me.host).unwrap();
+        said.next().unwrap()
+    };
+    assert_eq!(look(), "Alive");
+    drop(fs::File::open(directory.path().join("s.db-owners").join(me.handle.to_string())).unwrap());
+    assert_eq!(look(), "Dead", "what POSIX says of such locks");
+    assert!(store.compare_and_swap(&key("a"), None, &record(1, 1)).unwrap());
+    assert_eq!(look(), "Alive", "before a claim is written, its owner can be known to live");
+    drop(input);
+    looker.wait().unwrap();
+}
+
+#[test]
 fn many_processes_make_one_store_and_lose_no_write() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s.db");
-    let processes = 16;
+    let processes = 64;
     let mut children: Vec<_> = (0..processes).map(|_| start("count", &path)).collect();
     for (child, said) in &mut children {
         assert_eq!(said.next().as_deref(), Some("done"));

@@ -67,6 +67,13 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens or makes the store.
     pub fn open(options: SqliteOptions) -> Result<Arc<Self>> {
+        Self::open_unspent(options).map_err(|mut error| {
+            error.message.push_str(" No refresh token was spent.");
+            error
+        })
+    }
+
+    fn open_unspent(options: SqliteOptions) -> Result<Arc<Self>> {
         let SqliteOptions { path, make_directory, keys, read_only } = options;
         let path = canonical(&path, make_directory && !read_only)?;
         file_system::refuse_network(path.parent().unwrap_or(&path))?;
@@ -124,7 +131,7 @@ impl SqliteStore {
         match self.read_only {
             false => Ok(()),
             true => Err(Error::store(format!(
-                "{} is not written by this client, whose configuration says renews: false",
+                "{} is not written by this client, whose configuration says renews: false.",
                 self.path().display()
             ))),
         }
@@ -171,7 +178,7 @@ fn refuse_emptied(path: &Path) -> Result<()> {
         length => length < SHORTEST,
     };
     if emptied {
-        return Err(Failure::Said(Error::store(format!("{DAMAGED}; no refresh token was spent."))).explain(path));
+        return Err(Failure::Said(Error::store(format!("{DAMAGED}."))).explain(path));
     }
     Ok(())
 }
@@ -186,7 +193,7 @@ fn default_keys(database: &Database, read_only: bool) -> Result<Keys> {
         Some(keys) => Ok(keys),
         None if in_use || read_only => Err(Error::store(format!(
             "{} is missing, and with it the key of the sessions in {}: restore the key file, or set encryption_key. \
-             Nothing was changed, no refresh token was spent.",
+             Nothing was changed.",
             key_file::path_of(database.path()).display(),
             database.path().display()
         ))),
@@ -206,8 +213,7 @@ fn check_keys(database: &Database, keys: &Keys, read_only: bool) -> Result<()> {
     match known {
         Some(id) if id == keys.sealing() => return Ok(()),
         Some(id) if !keys.has(&id) && has_sessions(database)? => {
-            return Err(Failure::Said(Error::store(format!("{OTHER_KEY}. No refresh token was spent.")))
-                .explain(database.path()));
+            return Err(Failure::Said(Error::store(format!("{OTHER_KEY}."))).explain(database.path()));
         }
         _ if read_only => return Ok(()),
         _ => {}
