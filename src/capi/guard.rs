@@ -43,3 +43,34 @@ pub(super) fn store<T>(out: Option<&mut MaybeUninit<T>>, value: T) {
         out.write(value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Grenade;
+
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error_even_if_its_payload_panics() {
+        let mut error = MaybeUninit::new(std::ptr::null_mut());
+        let status = guard(Some(&mut error), || std::panic::panic_any(Grenade));
+        assert_eq!(status, Status::Internal);
+        // SAFETY: initialised above, and `guard` stored an error from `Box::into_raw`.
+        let error = unsafe { Box::from_raw(error.assume_init()) };
+        assert_eq!(super::super::error::evergrant_error_status(Some(&error)), Status::Internal);
+    }
+
+    #[test]
+    fn success_stores_null() {
+        let mut error = MaybeUninit::new(std::ptr::dangling_mut());
+        assert_eq!(guard(Some(&mut error), || Ok(())), Status::Ok);
+        // SAFETY: initialised above.
+        assert!(unsafe { error.assume_init() }.is_null());
+    }
+}

@@ -13,8 +13,7 @@ pub fn refuse_network(directory: &Path) -> Result<()> {
         None => Ok(()),
         Some(name) => Err(Error::store(format!(
             "{} is on {name}, a network file system, whose locks cannot keep two machines from spending one refresh \
-             token: set store to a path on a local disk, or to a shared store (postgres://… or redis://…). No refresh \
-             token was spent.",
+             token: set store to a path on a local disk, or to a shared store (postgres://… or redis://…).",
             directory.display()
         ))),
     }

@@ -76,7 +76,7 @@ pub fn explain(verb: &str, path: &Path, error: &io::Error) -> Error {
         _ => "",
     };
     let why = if advice.is_empty() { error.to_string() } else { advice.to_owned() };
-    Error::store(format!("cannot {verb} {}: {why}. No refresh token was spent.", path.display()))
+    Error::store(format!("cannot {verb} {}: {why}.", path.display()))
 }
 
 #[cfg(test)]

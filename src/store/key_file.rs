@@ -31,8 +31,7 @@ pub fn read(database: &Path) -> Result<Option<Keys>> {
     match STANDARD.decode_slice(text.trim(), &mut *key) {
         Ok(32) => Ok(Some(Keys::new(&[*key])?)),
         _ => Err(Error::store(format!(
-            "{} is not an encryption key (32 bytes in base64): restore it from a backup, or set encryption_key. No \
-             refresh token was spent.",
+            "{} is not an encryption key (32 bytes in base64): restore it from a backup, or set encryption_key.",
             path.display()
         ))),
     }

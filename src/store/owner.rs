@@ -136,7 +136,7 @@ impl Owners {
                     "{} is open in this process, but not by this copy of evergrant: two copies of the library (a \
                      system library and one inside a package, for example), or evergrant and another SQLite, cannot \
                      use {} in one process without damage. Load only one copy, or give the other one a store of its \
-                     own. No refresh token was spent.",
+                     own.",
                     found.display(),
                     self.database.display()
                 )))

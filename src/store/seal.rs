@@ -283,5 +283,6 @@ mod tests {
         assert_eq!(**keys(&[1]).open(&key("n", "s"), 7, "{}", &sealed).unwrap(), *b"secret");
     }
 
-    const SEALED_BY_FIRST_VERSION: &str = "00";
+    const SEALED_BY_FIRST_VERSION: &str =
+        "010dbc85d4e47532f2d705a082cf2eb4da1b77cdd202806026cb579a96d7b739d73734235cad3836b6240d";
 }

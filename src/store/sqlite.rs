@@ -67,6 +67,13 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens or makes the store.
     pub fn open(options: SqliteOptions) -> Result<Arc<Self>> {
+        Self::open_unspent(options).map_err(|mut error| {
+            error.message.push_str(" No refresh token was spent.");
+            error
+        })
+    }
+
+    fn open_unspent(options: SqliteOptions) -> Result<Arc<Self>> {
         let SqliteOptions { path, make_directory, keys, read_only } = options;
         let path = canonical(&path, make_directory && !read_only)?;
         file_system::refuse_network(path.parent().unwrap_or(&path))?;
@@ -118,7 +125,7 @@ impl SqliteStore {
         match self.read_only {
             false => Ok(()),
             true => Err(Error::store(format!(
-                "{} is not written by this client, whose configuration says renews: false",
+                "{} is not written by this client, whose configuration says renews: false.",
                 self.path().display()
             ))),
         }
@@ -151,17 +158,21 @@ fn make_file(path: &Path) -> Result<()> {
     }
 }
 
-/// An empty file is a new database, unless there is a key: that is made after the schema. (A minute's grace for a
-/// process that is making the schema over a key that was left behind.)
+/// SQLite would take an empty file, or one too short to be a database, for a new database.
 fn refuse_emptied(path: &Path) -> Result<()> {
+    const SHORTEST: u64 = 512;
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
-    let old = found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(60));
-    if found.len() == 0 && old && key_file::path_of(path).exists() {
-        return Err(Error::store(format!(
-            "the store {} has been emptied: restore it from a backup, or delete it and have the users sign in again. \
-             No refresh token was spent.",
-            path.display()
-        )));
+    let emptied = match found.len() {
+        // The key is made after the schema. (A minute's grace for a process that is making the schema over a key that
+        // was left behind.)
+        0 => {
+            let age = found.modified().ok().and_then(|at| at.elapsed().ok());
+            age.is_some_and(|age| age > Duration::from_secs(60)) && key_file::path_of(path).exists()
+        }
+        length => length < SHORTEST,
+    };
+    if emptied {
+        return Err(Failure::Said(Error::store(format!("{DAMAGED}."))).explain(path));
     }
     Ok(())
 }
@@ -176,7 +187,7 @@ fn default_keys(database: &Database, read_only: bool) -> Result<Keys> {
         Some(keys) => Ok(keys),
         None if in_use || read_only => Err(Error::store(format!(
             "{} is missing, and with it the key of the sessions in {}: restore the key file, or set encryption_key. \
-             Nothing was changed, no refresh token was spent.",
+             Nothing was changed.",
             key_file::path_of(database.path()).display(),
             database.path().display()
         ))),
@@ -196,8 +207,7 @@ fn check_keys(database: &Database, keys: &Keys, read_only: bool) -> Result<()> {
     match known {
         Some(id) if id == keys.sealing() => return Ok(()),
         Some(id) if !keys.has(&id) && has_sessions(database)? => {
-            return Err(Failure::Said(Error::store(format!("{OTHER_KEY}. No refresh token was spent.")))
-                .explain(database.path()));
+            return Err(Failure::Said(Error::store(format!("{OTHER_KEY}."))).explain(database.path()));
         }
         _ if read_only => return Ok(()),
         _ => {}
@@ -323,3 +333,6 @@ impl AtFork for SqliteStore {
 fn state_named(name: &str) -> Option<State> {
     [State::Active, State::Ended, State::SignedOut, State::Forgotten].into_iter().find(|state| state.name() == name)
 }
+
+#[cfg(test)]
+mod tests;

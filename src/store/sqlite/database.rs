@@ -91,7 +91,7 @@ impl Database {
     ) -> std::result::Result<T, Failure> {
         let inside = process::enter();
         if self.inherited.load(Ordering::Acquire) {
-            return Err(Error::store("it was opened before a fork: open the client again in the child").into());
+            return Err(Error::store("it was opened before a fork: open the client again in the child.").into());
         }
         let mut slot = lock(slot);
         let file = self.identify()?;
@@ -116,7 +116,7 @@ impl Database {
         match std::fs::metadata(&self.path) {
             Ok(file) => Ok((file.dev(), file.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::store(format!(
-                "{} does not exist{}. No refresh token was spent.",
+                "{} does not exist{}.",
                 self.path.display(),
                 if self.read_only {
                     ": open it once with a client that renews, or correct store"
@@ -147,7 +147,7 @@ impl Database {
                 if std::fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
                     return Err(Error::store(format!(
                         "a part of it is still in {}: before the files are put on a read-only disk, close all clients \
-                         that write it, or run `PRAGMA wal_checkpoint(TRUNCATE)` on it",
+                         that write it, or run `PRAGMA wal_checkpoint(TRUNCATE)` on it.",
                         log.display()
                     ))
                     .into());
