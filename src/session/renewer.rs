@@ -338,7 +338,10 @@ impl Renewer {
         let read = Reading::now();
         count(&self.stats.store_reads);
         let (record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
-        let record = record.map(Arc::new);
+        let mut record = record.map(Arc::new);
+        if let Some(tombstone) = record.take_if(|record| self.may_delete(record)) {
+            self.vault.store.delete(&slot.key, tombstone.version)?;
+        }
         if slot.publish(record.as_ref(), read) {
             count(&self.stats.adopted);
             self.events.push(Event::new("adopted", &slot.key.session));
@@ -347,6 +350,13 @@ impl Renewer {
             self.start_sweep(slot, SWEEP);
         }
         Ok((record, now))
+    }
+
+    /// A forgotten session's tombstone has done its work. (A signed-out one is kept: it knows which tokens are spent.)
+    fn may_delete(&self, record: &Record) -> bool {
+        self.config.renews
+            && record.state == State::Forgotten
+            && record.delete_after_ms.is_some_and(|after_ms| after_ms < clock::wall_ms())
     }
 
     pub fn decide(&self, slot: &Slot, record: Option<&Record>, now: &Now, want: &Want) -> Decision {
@@ -797,13 +807,13 @@ fn refused(session: &str, refusal: &Refusal) -> Failed {
                 }
                 "signed_out" => "the user has signed out: only a new sign-in helps",
                 "rotation_lost" => {
-                    "the answer to a renewal was lost and the server refuses the old refresh token: the user must sign                      in again"
+                    "the answer to a renewal was lost and the server refuses the old refresh token: the user must sign in again"
                 }
                 "inactive_user" => {
                     "the server says that the user is inactive: after an administrator has repaired that, renew it with anyway: true"
                 }
                 _ => {
-                    "it has ended, the server refuses its refresh token (expired, revoked, or used elsewhere): the user                      must sign in again"
+                    "it has ended, the server refuses its refresh token (expired, revoked, or used elsewhere): the user must sign in again"
                 }
             };
             Error::new(Status::SignInRequired, format!("session {session:?}: {why}"))
@@ -843,7 +853,7 @@ fn failed(session: &str, outcome: &Outcome, ended: Option<&str>) -> Error {
 
 fn unusable(session: &str, why: &str) -> Error {
     let message = format!(
-        "session {session:?}: the server renewed it, but its answer has no access token that can be used ({why}); the          new refresh token is kept"
+        "session {session:?}: the server renewed it, but its answer has no access token that can be used ({why}); the new refresh token is kept"
     );
     let mut error = Error::new(Status::Refused, message).because("bad_answer").about(session);
     error.outcome = Some("refused");
