@@ -14,7 +14,6 @@ use crate::oauth::{self, Deadline, Outcome};
 use crate::process;
 use crate::secret::Secret;
 use crate::session::cache::Vault;
-use crate::session::events::count;
 use crate::session::protocol::Want;
 use crate::session::renewer::Renewer;
 use crate::session::report;
@@ -192,12 +191,8 @@ impl Client {
     /// `read` is called with the token, if memory has one that is valid now.
     pub fn peek<T>(&self, session: &str, read: impl FnOnce(&str) -> T) -> std::result::Result<(T, i64), Status> {
         let renewer = self.renewer().map_err(|error| error.status)?;
-        let Some(slot) = renewer.cached(session) else {
-            return Err(if renewer.is_closing() { Status::Closed } else { Status::Stale });
-        };
-        let found = renewer.peek(&slot, |held| read(held.access_token().expose())).ok_or(Status::Stale)?;
-        count(&renewer.stats.hits);
-        Ok(found)
+        let found = renewer.peek(session, |held| read(held.access_token().expose()));
+        found.ok_or_else(|| if renewer.is_closing() { Status::Closed } else { Status::Stale })
     }
 
     /// A word that changes when anything in this process changes what [`Client::peek`] would answer.

@@ -87,8 +87,15 @@ impl Runtime {
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 static RUNTIME: LazyLock<ArcSwap<&'static Runtime>> = LazyLock::new(|| ArcSwap::from_pointee(Runtime::new(0)));
 
+/// A fork that is on its way: nobody is inside until it is dropped.
+struct Forking {
+    _gate: RwLockWriteGuard<'static, ()>,
+    // Dropped behind the gate: the last reference to a store closes it, and that happens inside.
+    objects: Vec<Arc<dyn AtFork>>,
+}
+
 thread_local! {
-    static FORKING: RefCell<Option<RwLockWriteGuard<'static, ()>>> = const { RefCell::new(None) };
+    static FORKING: RefCell<Option<Forking>> = const { RefCell::new(None) };
 }
 
 /// Which process this is: a number that changes in a forked child. Cheap enough for every call.
@@ -144,28 +151,21 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 extern "C" fn before_fork() {
     let runtime = runtime();
     let gate = runtime.gate.write().unwrap_or_else(PoisonError::into_inner);
-    for object in lock(&runtime.forks).iter().filter_map(Weak::upgrade) {
-        object.prepare();
-        // Dropping what may be the last reference would close it inside the gate.
-        mem::forget(object);
-    }
-    FORKING.with_borrow_mut(|forking| *forking = Some(gate));
+    let objects: Vec<_> = lock(&runtime.forks).iter().filter_map(Weak::upgrade).collect();
+    objects.iter().for_each(|object| object.prepare());
+    FORKING.with_borrow_mut(|forking| *forking = Some(Forking { _gate: gate, objects }));
 }
 
 extern "C" fn after_fork_in_parent() {
-    FORKING.with_borrow_mut(|forking| *forking = None);
+    drop(FORKING.take());
 }
 
 extern "C" fn after_fork_in_child() {
-    let old: Arc<&'static Runtime> = RUNTIME.load_full();
-    for object in lock(&old.forks).iter().filter_map(Weak::upgrade) {
-        object.child();
-        mem::forget(object);
-    }
-    let generation = old.generation + 1;
+    let Some(forking) = FORKING.take() else { return };
+    forking.objects.iter().for_each(|object| object.child());
+    mem::forget(forking);
+    let generation = GENERATION.load(Ordering::Acquire) + 1;
     mem::forget(RUNTIME.swap(Arc::new(Runtime::new(generation))));
-    mem::forget(old);
-    FORKING.with_borrow_mut(|forking| mem::forget(forking.take()));
     GENERATION.store(generation, Ordering::Release);
 }
 

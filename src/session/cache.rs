@@ -319,6 +319,14 @@ impl Slot {
         self.changed.notify_all();
     }
 
+    /// Forgets the token.
+    pub fn clear(&self) {
+        let mut state = lock(&self.state);
+        self.held.store(None);
+        state.seen = None;
+        self.touch();
+    }
+
     /// The record of the highest generation that this process has committed or adopted.
     pub fn seen(&self) -> Option<Arc<Record>> {
         lock(&self.state).seen.clone()

@@ -21,6 +21,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::cache::{Failed, Held, Reading, Slot, Vault, Waited};
 use super::events::{Event, Events, Stats, count};
 use super::protocol::{self, Correction, Decision, Moment, Party, Policy, Refusal, Sent, Situation, Want};
+use super::recent;
 use super::record::{Attempt, Binds, Id, Key, Record, State};
 use crate::clock;
 use crate::config::{Config, EarlyRenewal};
@@ -46,11 +47,14 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub struct Renewer {
     /// Which process.
     pub generation: u64,
+    /// Which client; never used again.
+    number: u64,
     pub config: Arc<Config>,
     pub vault: Arc<Vault>,
     pub stats: Stats,
     pub events: Events,
     party: Party,
+    recheck_ms: i64,
     runtime: &'static Runtime,
     slots: RwLock<HashMap<Arc<str>, Arc<Slot>>>,
     namespace: Arc<str>,
@@ -74,14 +78,17 @@ impl Renewer {
         let party =
             Party { owner: vault.store.owner()?, configuration: config.registration.fingerprint.clone(), policy };
         let runtime = process::runtime();
+        let recheck_ms = i64::try_from(config.recheck.as_millis());
         let renewer = Arc::new_cyclic(|me: &Weak<Self>| Self {
             generation: runtime.generation,
+            number: recent::next_number(),
             namespace: config.namespace.as_str().into(),
             config,
             vault,
             stats: Stats::default(),
             events: Events::default(),
             party,
+            recheck_ms: recheck_ms.unwrap_or(i64::MAX / 2),
             runtime,
             slots: RwLock::default(),
             me: me.clone(),
@@ -129,20 +136,26 @@ impl Renewer {
         *lock(&self.open_jobs)
     }
 
-    /// The token in memory and the Unix time in milliseconds until which memory answers: no lock that is ever held
-    /// for long, no I/O.
-    pub fn peek<T>(&self, slot: &Slot, read: impl FnOnce(&Held) -> T) -> Option<(T, i64)> {
-        let held = slot.held();
-        let held = held.as_ref()?;
-        let now = Reading::coarse();
-        let fresh_until_ms = self.fresh_until_ms(slot, held, now)?;
-        Some((read(held), fresh_until_ms))
+    /// The token in memory and the Unix time in milliseconds until which memory answers: no I/O, and for a session that
+    /// this thread has asked for lately no lock.
+    pub fn peek<T>(&self, session: &str, read: impl FnOnce(&Held) -> T) -> Option<(T, i64)> {
+        recent::with_slot(
+            self.number,
+            session,
+            || self.cached(session),
+            |slot, shard| {
+                let held = slot.held();
+                let held = held.as_ref()?;
+                let fresh_until_ms = self.fresh_until_ms(slot, held, Reading::coarse())?;
+                self.stats.hit(shard);
+                Some((read(held), fresh_until_ms))
+            },
+        )
     }
 
     fn fresh_until_ms(&self, slot: &Slot, held: &Held, now: Reading) -> Option<i64> {
         let policy = Policy { jitter: slot.jitter, ..self.party.policy };
-        let recheck_ms = i64::try_from(self.config.recheck.as_millis()).unwrap_or(i64::MAX / 2);
-        held.fresh_until_ms(now, &policy, recheck_ms, slot.is_renewing())
+        held.fresh_until_ms(now, &policy, self.recheck_ms, slot.is_renewing())
     }
 
     /// What memory alone can answer.
@@ -183,7 +196,7 @@ impl Renewer {
         loop {
             self.check_open(&slot.key.session)?;
             if let Some(held) = self.in_memory(slot, &want) {
-                count(&self.stats.hits);
+                self.stats.hit(0);
                 return Ok(held);
             }
             if let Some(job) = slot.running_job() {
@@ -700,6 +713,8 @@ impl Renewer {
         drop(open);
         self.abandoned.store(true, Ordering::Release);
         slots.iter().for_each(|slot| slot.wake());
+        // What is not in memory cannot be read from it.
+        slots.iter().for_each(|slot| slot.clear());
         self.slots.write().unwrap_or_else(PoisonError::into_inner).clear();
         settled
     }
