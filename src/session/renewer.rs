@@ -376,10 +376,11 @@ impl Renewer {
         let attempt = record.and_then(|record| record.attempt.as_ref());
         let seen = slot.seen();
         let party = Party { policy: Policy { jitter: slot.jitter, ..self.party.policy }, ..self.party.clone() };
+        let read = Reading::now();
         let situation = Situation {
             record,
             now,
-            wall_ms: clock::wall_ms(),
+            wall_ms: slot.held().as_ref().map_or(read.wall_ms, |held| held.wall_ms(read)),
             party: &party,
             owner: attempt.map_or(OwnerLife::Unknown, |attempt| self.vault.store.life_of(&attempt.owner)),
             runs_here: attempt.is_some_and(|attempt| self.vault.runs(attempt.id)),
@@ -547,7 +548,7 @@ impl Renewer {
             match settled {
                 Ok(Some(record)) => {
                     let record = record.map(Arc::new);
-                    slot.publish(record.as_ref(), Reading { wall_ms: clock::wall_ms(), ..exchanged.sent_at });
+                    slot.publish(record.as_ref(), exchanged.sent_at);
                     return Ok(record);
                 }
                 Ok(None) => continue,
@@ -598,7 +599,7 @@ impl Renewer {
             };
         }
         let Some(record) = record else { return Ok(Flow::Again) };
-        let error = failed(session, outcome, record.reason.as_deref());
+        let error = failed(session, outcome, &record);
         let mine = record.attempt.as_ref().is_some_and(|attempt| attempt.id == sent.attempt);
         match outcome {
             Outcome::InvalidGrant(_) if record.state == State::Ended => Err(error.into()),
@@ -852,7 +853,7 @@ fn refused(session: &str, refusal: &Refusal) -> Failed {
 }
 
 /// The error of an exchange, with what it means for the session.
-fn failed(session: &str, outcome: &Outcome, ended: Option<&str>) -> Error {
+fn failed(session: &str, outcome: &Outcome, record: &Record) -> Error {
     let meaning = match outcome {
         Outcome::InvalidGrant(_) => "the session has ended, the user must sign in again",
         Outcome::Refused(_) => "the session is kept",
@@ -860,8 +861,8 @@ fn failed(session: &str, outcome: &Outcome, ended: Option<&str>) -> Error {
         _ => "the session is kept, and the renewal is tried again until there is an answer",
     };
     let mut error = outcome.error(|failure| format!("session {session:?}: {}; {meaning}", failure.message));
-    if ended.is_some() {
-        error.reason = ended.map(str::to_owned);
+    if matches!(outcome, Outcome::InvalidGrant(_)) && record.state == State::Ended {
+        error.reason.clone_from(&record.reason);
     }
     error.about(session)
 }
