@@ -156,7 +156,8 @@ fn make_file(path: &Path) -> Result<()> {
 fn refuse_emptied(path: &Path) -> Result<()> {
     let Ok(found) = fs::metadata(path) else { return Ok(()) };
     let old = found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > Duration::from_secs(60));
-    if found.len() == 0 && old && key_file::path_of(path).exists() {
+    // SQLite takes a file of one byte for an empty one, too.
+    if found.len() <= 1 && old && key_file::path_of(path).exists() {
         return Err(Error::store(format!(
             "the store {} has been emptied: restore it from a backup, or delete it and have the users sign in again. \
              No refresh token was spent.",
