@@ -180,10 +180,14 @@ impl Renewer {
             };
         }
         let mut interval = POLL.0;
+        let mut found = None;
         loop {
             self.check_open(&slot.key.session)?;
             if let Some(held) = self.in_memory(slot, &want) {
                 count(&self.stats.hits);
+                return Ok(held);
+            }
+            if let Some(held) = renewed_since(slot, found) {
                 return Ok(held);
             }
             if let Some(job) = slot.running_job() {
@@ -196,6 +200,7 @@ impl Renewer {
                 Ok(loaded) => loaded,
                 Err(error) => return self.still_valid(slot, &want).ok_or(error),
             };
+            found = found.or_else(|| record.as_ref().map(|record| (record.grant, record.generation)));
             match self.decide(slot, record.as_deref(), &now, &want) {
                 Decision::Serve { early } => {
                     let Some(held) = slot.held().clone() else { continue };
@@ -737,6 +742,13 @@ impl AtExit for Renewer {
     }
 }
 
+/// A token that is newer than what a caller found. The server has no better one, even if it is shorter than was wanted,
+/// or the rejected one once more: to ask again would be to ask for ever.
+fn renewed_since(slot: &Slot, found: Option<(Id, u64)>) -> Option<Arc<Held>> {
+    let (grant, generation) = found?;
+    slot.held().clone().filter(|held| held.record.grant == grant && held.record.generation > generation)
+}
+
 /// An exchange that has ended.
 struct Exchanged {
     sent: Sent,
@@ -797,13 +809,13 @@ fn refused(session: &str, refusal: &Refusal) -> Failed {
                 }
                 "signed_out" => "the user has signed out: only a new sign-in helps",
                 "rotation_lost" => {
-                    "the answer to a renewal was lost and the server refuses the old refresh token: the user must sign                      in again"
+                    "the answer to a renewal was lost and the server refuses the old refresh token: the user must sign in again"
                 }
                 "inactive_user" => {
                     "the server says that the user is inactive: after an administrator has repaired that, renew it with anyway: true"
                 }
                 _ => {
-                    "it has ended, the server refuses its refresh token (expired, revoked, or used elsewhere): the user                      must sign in again"
+                    "it has ended, the server refuses its refresh token (expired, revoked, or used elsewhere): the user must sign in again"
                 }
             };
             Error::new(Status::SignInRequired, format!("session {session:?}: {why}"))
@@ -843,7 +855,7 @@ fn failed(session: &str, outcome: &Outcome, ended: Option<&str>) -> Error {
 
 fn unusable(session: &str, why: &str) -> Error {
     let message = format!(
-        "session {session:?}: the server renewed it, but its answer has no access token that can be used ({why}); the          new refresh token is kept"
+        "session {session:?}: the server renewed it, but its answer has no access token that can be used ({why}); the new refresh token is kept"
     );
     let mut error = Error::new(Status::Refused, message).because("bad_answer").about(session);
     error.outcome = Some("refused");
