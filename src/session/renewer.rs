@@ -193,10 +193,14 @@ impl Renewer {
             };
         }
         let mut interval = POLL.0;
+        let mut found = None;
         loop {
             self.check_open(&slot.key.session)?;
             if let Some(held) = self.in_memory(slot, &want) {
                 self.stats.hit(0);
+                return Ok(held);
+            }
+            if let Some(held) = renewed_since(slot, found) {
                 return Ok(held);
             }
             if let Some(job) = slot.running_job() {
@@ -209,6 +213,7 @@ impl Renewer {
                 Ok(loaded) => loaded,
                 Err(error) => return self.still_valid(slot, &want).ok_or(error),
             };
+            found = found.or_else(|| record.as_ref().map(|record| (record.grant, record.generation)));
             match self.decide(slot, record.as_deref(), &now, &want) {
                 Decision::Serve { early } => {
                     let Some(held) = slot.held().clone() else { continue };
@@ -761,6 +766,13 @@ impl AtExit for Renewer {
     fn exit(&self, until: Instant) {
         self.close(until);
     }
+}
+
+/// A token that is newer than what a caller found. The server has no better one, even if it is shorter than was wanted,
+/// or the rejected one once more: to ask again would be to ask for ever.
+fn renewed_since(slot: &Slot, found: Option<(Id, u64)>) -> Option<Arc<Held>> {
+    let (grant, generation) = found?;
+    slot.held().clone().filter(|held| held.record.grant == grant && held.record.generation > generation)
 }
 
 /// An exchange that has ended.
