@@ -772,7 +772,8 @@ impl AtExit for Renewer {
 /// or the rejected one once more: to ask again would be to ask for ever.
 fn renewed_since(slot: &Slot, found: Option<(Id, u64)>) -> Option<Arc<Held>> {
     let (grant, generation) = found?;
-    slot.held().clone().filter(|held| held.record.grant == grant && held.record.generation > generation)
+    let newer = |held: &Held| held.record.grant == grant && held.record.generation > generation;
+    slot.held().clone().filter(|held| newer(held) && held.is_valid(Reading::now(), 0))
 }
 
 /// An exchange that has ended.
