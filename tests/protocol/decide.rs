@@ -361,11 +361,18 @@ fn a_claim_is_a_record_with_an_attempt() {
     for before in [full_record(), ended("inactive_user")] {
         let expected = with(before.clone(), |record| {
             record.version += 1;
-            (record.state, record.reason) = (State::Active, None);
+            record.state = State::Active; // a session that had ended keeps its reason until the server has answered
             record.attempt = Some(attempt.clone());
         });
         assert_same("claimed", Some(&claim(&before, attempt.clone())), Some(&expected));
     }
+}
+
+#[test]
+fn a_try_past_an_end_serves_nothing_until_it_is_answered() {
+    let mut tried = claim(&ended("inactive_user"), attempt(MINE, G));
+    tried.secrets.access_token = Some(Secret::new("old"));
+    assert!(!tried.serves(WALL, 0));
 }
 
 #[test]
