@@ -204,6 +204,12 @@ impl Held {
             && read.boot_ms.saturating_add(min_valid_ms) < self.until_boot_ms
     }
 
+    /// The wall clock, or what the boot-time clock makes of it if that is later: it may have been set back.
+    pub fn wall_ms(&self, read: Reading) -> i64 {
+        let left_ms = self.until_boot_ms.saturating_sub(read.boot_ms);
+        read.wall_ms.max(self.until_wall_ms.saturating_sub(left_ms))
+    }
+
     /// Unix time in milliseconds until which memory may serve it without a look at the store, if that time is not over.
     pub fn fresh_until_ms(&self, read: Reading, policy: &Policy, recheck_ms: i64, renewing: bool) -> Option<i64> {
         let mut left_ms = (self.until_wall_ms.saturating_sub(read.wall_ms))

@@ -358,10 +358,16 @@ impl Renewer {
         let attempt = record.and_then(|record| record.attempt.as_ref());
         let seen = slot.seen();
         let party = Party { policy: Policy { jitter: slot.jitter, ..self.party.policy }, ..self.party.clone() };
+        let read = Reading::now();
+        let held = slot.held();
+        let same = |held: &&Arc<Held>| {
+            record
+                .is_some_and(|record| (record.grant, record.generation) == (held.record.grant, held.record.generation))
+        };
         let situation = Situation {
             record,
             now,
-            wall_ms: clock::wall_ms(),
+            wall_ms: held.as_ref().filter(same).map_or(read.wall_ms, |held| held.wall_ms(read)),
             party: &party,
             owner: attempt.map_or(OwnerLife::Unknown, |attempt| self.vault.store.life_of(&attempt.owner)),
             runs_here: attempt.is_some_and(|attempt| self.vault.runs(attempt.id)),
@@ -529,7 +535,7 @@ impl Renewer {
             match settled {
                 Ok(Some(record)) => {
                     let record = record.map(Arc::new);
-                    slot.publish(record.as_ref(), Reading { wall_ms: clock::wall_ms(), ..exchanged.sent_at });
+                    slot.publish(record.as_ref(), exchanged.sent_at);
                     return Ok(record);
                 }
                 Ok(None) => continue,
