@@ -586,7 +586,11 @@ impl Renewer {
             };
         }
         let Some(record) = record else { return Ok(Flow::Again) };
-        let error = failed(session, outcome, record.reason.as_deref());
+        let mut error = failed(session, outcome, record.reason.as_deref());
+        if let Some(back_off) = &record.back_off {
+            let (_, now) = self.vault.store.load(&slot.key)?;
+            error.retry_after_ms = back_off.runs_for(&now).map(i64::unsigned_abs).or(error.retry_after_ms);
+        }
         let mine = record.attempt.as_ref().is_some_and(|attempt| attempt.id == sent.attempt);
         match outcome {
             Outcome::InvalidGrant(_) if record.state == State::Ended => Err(error.into()),
