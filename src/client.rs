@@ -21,7 +21,7 @@ use crate::session::report;
 use crate::store::memory::MemoryStore;
 use crate::store::seal::Keys;
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
-use crate::token::Answer;
+use crate::token::{Answer, Members};
 
 /// The refresh-token flow itself, once; nothing is stored (RFC 6749 §6).
 ///
@@ -56,14 +56,13 @@ fn bare_failure(outcome: &Outcome) -> Error {
 
 pub use crate::oauth::salesforce::is_rejection;
 
-/// One top-level member of a JSON object, as text: a string's content, anything else as JSON.
+/// One top-level member of a JSON object, as text: a string's content, anything else as the JSON that stands there.
 pub fn json_member(json: &str, name: &str) -> Result<Secret> {
-    let members: Map<String, Value> =
-        serde_json::from_str(json).map_err(|_| Error::invalid("json is not a JSON object"))?;
-    match members.get(name) {
-        None => Err(Error::invalid(format!("json has no member {name:?}"))),
-        Some(Value::String(text)) => Ok(Secret::new(text.clone())),
-        Some(value) => Ok(Secret::new(value.to_string())),
+    let members = Members::parse(json).map_err(|_| Error::invalid("json is not a JSON object"))?;
+    match (members.get(name), members.text(name)) {
+        (None, _) => Err(Error::invalid(format!("json has no member {name:?}"))),
+        (_, Some(text)) => Ok(Secret::new(text)),
+        (Some(value), None) => Ok(Secret::new(value.get())),
     }
 }
 
