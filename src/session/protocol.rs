@@ -588,7 +588,7 @@ impl Policy {
 
 impl BackOff {
     /// How long it still runs.
-    fn runs_for(&self, now: &Now) -> Option<i64> {
+    pub fn runs_for(&self, now: &Now) -> Option<i64> {
         (self.clock == now.clock && now.ms < self.until_ms).then(|| self.until_ms - now.ms)
     }
 

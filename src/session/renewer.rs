@@ -382,10 +382,15 @@ impl Renewer {
         let seen = slot.seen();
         let party = Party { policy: Policy { jitter: slot.jitter, ..self.party.policy }, ..self.party.clone() };
         let read = Reading::now();
+        let held = slot.held();
+        let same = |held: &&Arc<Held>| {
+            record
+                .is_some_and(|record| (record.grant, record.generation) == (held.record.grant, held.record.generation))
+        };
         let situation = Situation {
             record,
             now,
-            wall_ms: slot.held().as_ref().map_or(read.wall_ms, |held| held.wall_ms(read)),
+            wall_ms: held.as_ref().filter(same).map_or(read.wall_ms, |held| held.wall_ms(read)),
             party: &party,
             owner: attempt.map_or(OwnerLife::Unknown, |attempt| self.vault.store.life_of(&attempt.owner)),
             runs_here: attempt.is_some_and(|attempt| self.vault.runs(attempt.id)),
@@ -538,7 +543,7 @@ impl Renewer {
 
     /// Commits an outcome, and then publishes. An answer that cannot be committed now is kept and served, and committed
     /// as soon as the store can be written; the refresh token is never sent again for it.
-    fn settle(&self, slot: &Slot, claimed: &Record, exchanged: &Exchanged) -> Result<Option<Arc<Record>>> {
+    fn settle(&self, slot: &Slot, claimed: &Record, exchanged: &Exchanged) -> Result<Settled> {
         let mut retry_after = COMMIT.0;
         let mut pending = false;
         let party = self.party_name();
@@ -546,15 +551,15 @@ impl Renewer {
             let settled = self.vault.store.load(&slot.key).and_then(|(found, now)| {
                 let moment = self.moment(&now, &party, exchanged.duration, exchanged.life);
                 let next = protocol::settle(found.as_ref(), &exchanged.sent, &exchanged.outcome, &moment);
-                let Some(next) = next else { return Ok(Some(found)) };
+                let Some(next) = next else { return Ok(Some((found, now))) };
                 let expected = found.map(|record| record.version);
-                Ok(self.vault.store.compare_and_swap(&slot.key, expected, &next)?.then_some(Some(next)))
+                Ok(self.vault.store.compare_and_swap(&slot.key, expected, &next)?.then_some((Some(next), now)))
             });
             match settled {
-                Ok(Some(record)) => {
+                Ok(Some((record, now))) => {
                     let record = record.map(Arc::new);
                     slot.publish(record.as_ref(), exchanged.sent_at);
-                    return Ok(record);
+                    return Ok(Settled { record, now });
                 }
                 Ok(None) => continue,
                 Err(error) => {
@@ -588,7 +593,7 @@ impl Renewer {
     fn conclude(
         &self,
         slot: &Arc<Slot>,
-        record: Option<Arc<Record>>,
+        Settled { record, now }: Settled,
         exchanged: &Exchanged,
     ) -> std::result::Result<Flow, Failed> {
         let session = &slot.key.session;
@@ -604,21 +609,21 @@ impl Renewer {
             };
         }
         let Some(record) = record else { return Ok(Flow::Again) };
-        let error = failed(session, outcome, &record);
+        let wait_ms = record.back_off.as_ref().and_then(|back_off| back_off.runs_for(&now)).map(i64::unsigned_abs);
+        let mut error = failed(session, outcome, &record);
+        error.retry_after_ms = wait_ms.or(error.retry_after_ms);
         let mine = record.attempt.as_ref().is_some_and(|attempt| attempt.id == sent.attempt);
         match outcome {
             Outcome::InvalidGrant(_) if record.state == State::Ended => Err(error.into()),
             Outcome::NotSent(_) | Outcome::Refused(_) if record.attempt.is_none() => Err(error.into()),
             _ if !mine => Ok(Flow::Again),
             // The doubt is ours: replay it by ourselves, at once and then with back-off, until there is an answer.
-            _ => match self.vault.store.load(&slot.key)? {
-                (Some(record), now) if record.back_off.as_ref().is_some_and(|back_off| now.ms < back_off.until_ms) => {
-                    let wait = record.back_off.map_or(0, |back_off| back_off.until_ms - now.ms);
-                    let wait = Duration::from_millis(wait.unsigned_abs());
+            _ => match wait_ms.map(Duration::from_millis) {
+                Some(wait) => {
                     self.start_later(slot, wait);
                     Err(Failed { error, goes_on_after: Some(wait) })
                 }
-                _ => Ok(Flow::Again),
+                None => Ok(Flow::Again),
             },
         }
     }
@@ -783,6 +788,12 @@ struct Exchanged {
     life: Option<Life>,
     sent_at: Reading,
     duration: Duration,
+}
+
+/// The record as it stands after an outcome, and the store's clock then.
+struct Settled {
+    record: Option<Arc<Record>>,
+    now: Now,
 }
 
 /// What a job does next.

@@ -371,8 +371,8 @@ fn a_claim_is_a_record_with_an_attempt() {
 #[test]
 fn a_try_past_an_end_serves_nothing_until_it_is_answered() {
     let mut tried = claim(&ended("inactive_user"), attempt(MINE, G));
-    tried.secrets.access_token = Some(Secret::new("old"));
-    assert!(!tried.serves(WALL, 0));
+    tried.secrets.access_token = Some(evergrant::Secret::new("old"));
+    assert!(!tried.serves(WALL_MS, 0));
 }
 
 #[test]
