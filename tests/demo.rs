@@ -15,8 +15,16 @@ use tempfile::TempDir;
 fn make_demo(environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new("make");
     // Not what `make test-demo` and Cargo set: with Cargo's variables everything would be built again.
-    let set_for_tests =
-        ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_EXE_", "EVERGRANT_", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"];
+    let set_for_tests = [
+        "OUT_DIR",
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_EXE_",
+        "EVERGRANT_",
+        "MAKEFLAGS",
+        "MFLAGS",
+        "MAKELEVEL",
+    ];
     for (name, _) in env::vars_os() {
         if name == "CARGO" || set_for_tests.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
