@@ -117,6 +117,17 @@ uninstall: ## Remove what `make install` with the same variables has installed
 	rm -f $(DESTDIR)$(INCLUDEDIR)/evergrant.h $(DESTDIR)$(DATADIR)/evergrant/evergrant.json
 	-rmdir $(DESTDIR)$(DATADIR)/evergrant
 
+.PHONY: test
+test: test-setup ## Test everything: the core, the C interface, real servers, real processes
+	$(CARGO) test --workspace
+	$(MAKE) --no-print-directory test-c
+
+.PHONY: check
+check: ## Look for what tests do not find: format, lints, documentation, repetitions of facts
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+
 .PHONY: test-setup
 test-setup: ## Install what the tests need and this machine lacks (Debian, Ubuntu)
 	tests/setup.sh
@@ -126,5 +137,6 @@ test-setup: ## Install what the tests need and this machine lacks (Debian, Ubunt
 test-c: test-setup ## Test the C interface: exported symbols, C and C++ programs, sanitizers, valgrind
 	$(MAKE) --no-print-directory install PREFIX=$(STAGE) DESTDIR= LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include DATADIR=$(STAGE)/share
 	$(CARGO) test --quiet --test capi -- --include-ignored
-	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig tests/c/run.sh $(PROGRAMS)
+	$(CARGO) build --release --package evergrant-test-server
+	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig tests/with-server.sh tests/c/run.sh $(PROGRAMS)
 	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig tests/c/examples.sh

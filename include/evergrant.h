@@ -240,7 +240,7 @@ evergrant_status evergrant_client_stats(const evergrant_client *client,
 /**
  * What happened since an event, oldest first:
  *
- *     {"events": [{"n": 7, "at_s", "kind", "session", "outcome", "reason", "duration_ms"}], "next": 8, "dropped": 0}
+ *     {"events": [{"n": 7, "at_s", "kind", "session", "outcome", "reason", "duration_ms"}], "next": 7, "dropped": 0}
  *
  * `kind` is `renewed`, `adopted`, `renewal_failed`, `ended`, `saved`, `signed_out`, `commit_pending`,
  * `signature_mismatch`, `store_warning`, or one that a later version adds. Only the latest events are kept;

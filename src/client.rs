@@ -14,14 +14,13 @@ use crate::oauth::{self, Deadline, Outcome};
 use crate::process;
 use crate::secret::Secret;
 use crate::session::cache::Vault;
-use crate::session::events::count;
 use crate::session::protocol::Want;
 use crate::session::renewer::Renewer;
 use crate::session::report;
 use crate::store::memory::MemoryStore;
 use crate::store::seal::Keys;
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
-use crate::token::Answer;
+use crate::token::{Answer, Members};
 
 /// The refresh-token flow itself, once; nothing is stored (RFC 6749 §6).
 ///
@@ -56,15 +55,12 @@ fn bare_failure(outcome: &Outcome) -> Error {
 
 pub use crate::oauth::salesforce::is_rejection;
 
-/// One top-level member of a JSON object, as text: a string's content, anything else as JSON.
+/// One top-level member of a JSON object, as text: a string's content, anything else as the JSON that it is.
 pub fn json_member(json: &str, name: &str) -> Result<Secret> {
-    let members: Map<String, Value> =
-        serde_json::from_str(json).map_err(|_| Error::invalid("json is not a JSON object"))?;
-    match members.get(name) {
-        None => Err(Error::invalid(format!("json has no member {name:?}"))),
-        Some(Value::String(text)) => Ok(Secret::new(text.clone())),
-        Some(value) => Ok(Secret::new(value.to_string())),
-    }
+    let members = object("json", json)?;
+    let value =
+        members.get(name).ok_or_else(|| Error::invalid(format!("name: the JSON object has no member {name:?}")))?;
+    Ok(members.text(name).map_or_else(|| Secret::new(value.get()), Secret::new))
 }
 
 /// One OAuth client registration at one authorization server, with one store.
@@ -195,12 +191,8 @@ impl Client {
     /// `read` is called with the token, if memory has one that is valid now.
     pub fn peek<T>(&self, session: &str, read: impl FnOnce(&str) -> T) -> std::result::Result<(T, i64), Status> {
         let renewer = self.renewer().map_err(|error| error.status)?;
-        let Some(slot) = renewer.cached(session) else {
-            return Err(if renewer.is_closing() { Status::Closed } else { Status::Stale });
-        };
-        let found = renewer.peek(&slot, |held| read(held.access_token().expose())).ok_or(Status::Stale)?;
-        count(&renewer.stats.hits);
-        Ok(found)
+        let found = renewer.peek(session, |held| read(held.access_token().expose()));
+        found.ok_or_else(|| if renewer.is_closing() { Status::Closed } else { Status::Stale })
     }
 
     /// A word that changes when anything in this process changes what [`Client::peek`] would answer.
@@ -255,27 +247,31 @@ impl Client {
     }
 
     /// Starts an authorization code sign-in.
-    pub fn sign_in_start(&self, _request_json: &str) -> Result<Secret> {
+    pub fn sign_in_start(&self, request_json: &str) -> Result<Secret> {
+        object("request_json", request_json)?;
         Err(not_built("evergrant_sign_in_start"))
     }
 
     /// Finishes it.
-    pub fn sign_in_finish(&self, session: &str, _sign_in_json: &str, _redirect_url: &str) -> Result<Secret> {
+    pub fn sign_in_finish(&self, session: &str, sign_in_json: &str, _redirect_url: &str) -> Result<Secret> {
         checked(session)?;
+        object("sign_in_json", sign_in_json)?;
         Err(not_built("evergrant_sign_in_finish"))
     }
 
     /// Signs a user in with a name and a password.
-    pub fn sign_in_with_password(&self, session: &str, _request_json: &str) -> Result<Secret> {
+    pub fn sign_in_with_password(&self, session: &str, request_json: &str) -> Result<Secret> {
         checked(session)?;
+        object("request_json", request_json)?;
         Err(not_built("evergrant_sign_in_with_password"))
     }
 
     fn options(&self, json: Option<&str>) -> Result<Options> {
         let mut options = Options { max_wait: self.config.max_wait, min_valid_ms: 0, anyway: false };
         let Some(json) = json else { return Ok(options) };
+        object("options_json", json)?;
         let members: Map<String, Value> =
-            serde_json::from_str(json).map_err(|_| Error::invalid("options_json is not a JSON object"))?;
+            serde_json::from_str(json).map_err(|_| Error::invalid("options_json has a number out of range"))?;
         let number = |name: &str, value: &Value, most: u64| {
             value
                 .as_u64()
@@ -352,6 +348,11 @@ fn open_vault(config: &Config) -> Result<Arc<Vault>> {
     let keys = options.keys.as_ref().map(Keys::ids);
     let name = (options.path.clone(), format!("{keys:?} {}", options.read_only));
     process::runtime().store(name, || Ok(Vault::new(SqliteStore::open(options)?)))
+}
+
+/// The members of an argument that must be a JSON object.
+fn object<'a>(argument: &str, json: &'a str) -> Result<Members<'a>> {
+    Members::parse(json).map_err(|problem| Error::invalid(format!("{argument} is {problem}")))
 }
 
 /// Session names: 1–255 bytes of UTF-8, no control characters.

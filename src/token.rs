@@ -112,7 +112,7 @@ impl Answer {
 }
 
 fn invalid(problem: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("token: {problem}"))
+    Error::invalid(format!("token_json: {problem}"))
 }
 
 /// Whether a token was issued right now, so that its `iat` says what this machine's clock should read.

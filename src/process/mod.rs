@@ -12,8 +12,6 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Once, OnceLock, PoisonError, R
 use std::sync::{RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-
 mod os;
 pub mod workers;
 
@@ -51,6 +49,8 @@ pub struct Runtime {
     exits: Mutex<Vec<Weak<dyn AtExit>>>,
     stores: Mutex<HashMap<StoreName, Weak<Vault>>>,
     http: OnceLock<Arc<Http>>,
+    /// In a child that was forked from this process: what takes this one's place.
+    child: OnceLock<&'static Runtime>,
 }
 
 impl Runtime {
@@ -63,6 +63,7 @@ impl Runtime {
             exits: Mutex::default(),
             stores: Mutex::default(),
             http: OnceLock::new(),
+            child: OnceLock::new(),
         }))
     }
 
@@ -85,10 +86,17 @@ impl Runtime {
 }
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
-static RUNTIME: LazyLock<ArcSwap<&'static Runtime>> = LazyLock::new(|| ArcSwap::from_pointee(Runtime::new(0)));
+static FIRST: LazyLock<&'static Runtime> = LazyLock::new(|| Runtime::new(0));
+
+/// A fork that is on its way: nobody is inside until it is dropped.
+struct Forking {
+    _gate: RwLockWriteGuard<'static, ()>,
+    // Dropped behind the gate: the last reference to a store closes it, and that happens inside.
+    objects: Vec<Arc<dyn AtFork>>,
+}
 
 thread_local! {
-    static FORKING: RefCell<Option<RwLockWriteGuard<'static, ()>>> = const { RefCell::new(None) };
+    static FORKING: RefCell<Option<Forking>> = const { RefCell::new(None) };
 }
 
 /// Which process this is: a number that changes in a forked child. Cheap enough for every call.
@@ -100,12 +108,15 @@ pub fn generation() -> u64 {
 pub fn runtime() -> &'static Runtime {
     static WATCHED: Once = Once::new();
     WATCHED.call_once(|| {
-        LazyLock::force(&RUNTIME);
         #[cfg(unix)]
         os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
         os::at_exit(at_exit);
     });
-    **RUNTIME.load()
+    let mut runtime = *FIRST;
+    while let Some(child) = runtime.child.get() {
+        runtime = child;
+    }
+    runtime
 }
 
 /// While this lives, no fork happens. Never take it twice on one thread.
@@ -144,29 +155,22 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 extern "C" fn before_fork() {
     let runtime = runtime();
     let gate = runtime.gate.write().unwrap_or_else(PoisonError::into_inner);
-    for object in lock(&runtime.forks).iter().filter_map(Weak::upgrade) {
-        object.prepare();
-        // Dropping what may be the last reference would close it inside the gate.
-        mem::forget(object);
-    }
-    FORKING.with_borrow_mut(|forking| *forking = Some(gate));
+    let objects: Vec<_> = lock(&runtime.forks).iter().filter_map(Weak::upgrade).collect();
+    objects.iter().for_each(|object| object.prepare());
+    FORKING.with_borrow_mut(|forking| *forking = Some(Forking { _gate: gate, objects }));
 }
 
 extern "C" fn after_fork_in_parent() {
-    FORKING.with_borrow_mut(|forking| *forking = None);
+    drop(FORKING.take());
 }
 
 extern "C" fn after_fork_in_child() {
-    let old: Arc<&'static Runtime> = RUNTIME.load_full();
-    for object in lock(&old.forks).iter().filter_map(Weak::upgrade) {
-        object.child();
-        mem::forget(object);
-    }
-    let generation = old.generation + 1;
-    mem::forget(RUNTIME.swap(Arc::new(Runtime::new(generation))));
-    mem::forget(old);
-    FORKING.with_borrow_mut(|forking| mem::forget(forking.take()));
-    GENERATION.store(generation, Ordering::Release);
+    let Some(forking) = FORKING.take() else { return };
+    forking.objects.iter().for_each(|object| object.child());
+    mem::forget(forking);
+    let parent = runtime();
+    let child = parent.child.get_or_init(|| Runtime::new(parent.generation + 1));
+    GENERATION.store(child.generation, Ordering::Release);
 }
 
 extern "C" fn at_exit() {

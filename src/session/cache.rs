@@ -172,7 +172,7 @@ impl Reading {
 impl Held {
     /// `None` if there is nothing to serve. `read`: when its life was last measured against the clocks.
     pub fn new(record: Arc<Record>, uncommitted: bool, read: Reading) -> Option<Self> {
-        if record.state != State::Active {
+        if record.state != State::Active || record.reason.is_some() {
             return None;
         }
         let access_token = record.secrets.access_token.clone()?;
@@ -202,6 +202,14 @@ impl Held {
     pub fn is_valid(&self, read: Reading, min_valid_ms: i64) -> bool {
         read.wall_ms.saturating_add(min_valid_ms) < self.until_wall_ms
             && read.boot_ms.saturating_add(min_valid_ms) < self.until_boot_ms
+    }
+
+    /// The wall clock, or what it would read if it had gone on evenly since this token came.
+    pub fn wall_ms(&self, read: Reading) -> i64 {
+        if self.until_wall_ms == i64::MAX {
+            return read.wall_ms;
+        }
+        read.wall_ms.max(self.until_wall_ms.saturating_sub(self.until_boot_ms).saturating_add(read.boot_ms))
     }
 
     /// Unix time in milliseconds until which memory may serve it without a look at the store, if that time is not over.
@@ -317,6 +325,14 @@ impl Slot {
         self.touch();
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Forgets the token.
+    pub fn clear(&self) {
+        let mut state = lock(&self.state);
+        self.held.store(None);
+        state.seen = None;
+        self.touch();
     }
 
     /// The record of the highest generation that this process has committed or adopted.

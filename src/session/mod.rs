@@ -6,5 +6,6 @@ pub mod protocol;
 pub mod record;
 
 pub(crate) mod cache;
+mod recent;
 pub(crate) mod renewer;
 pub(crate) mod report;

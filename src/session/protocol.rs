@@ -251,8 +251,8 @@ fn takeable(situation: &Situation, attempt: &Attempt) -> bool {
 /// The record with a new attempt in it: the write that comes before the refresh token is sent.
 pub fn claim(record: &Record, attempt: Attempt) -> Record {
     let mut claimed = record.next();
+    // A session that had ended keeps its reason until the server has answered.
     claimed.state = State::Active;
-    claimed.reason = None;
     claimed.attempt = Some(attempt);
     claimed
 }
@@ -412,7 +412,12 @@ fn settle_failure(record: &Record, sent: &Sent, outcome: &Outcome, moment: &Mome
             return Some(next);
         }
         // Only this send is undone: an earlier one may still have been processed.
-        Outcome::NotSent(_) | Outcome::Refused(_) if sent.sends == 1 => next.attempt = None,
+        Outcome::NotSent(_) | Outcome::Refused(_) if sent.sends == 1 => {
+            next.attempt = None;
+            if next.reason.is_some() {
+                next.state = State::Ended; // as it was before this try
+            }
+        }
         Outcome::NotSent(_) | Outcome::Refused(_) | Outcome::Busy(_) | Outcome::Unknown(_) => {
             next.attempt = Some(Attempt { doubt: true, ..mine.clone() });
         }
@@ -633,6 +638,7 @@ impl Record {
     /// Whether the access token is valid for `min_valid_ms` from now on.
     pub fn serves(&self, wall_ms: i64, min_valid_ms: i64) -> bool {
         self.state == State::Active
+            && self.reason.is_none()
             && self.secrets.access_token.is_some()
             && self
                 .life

@@ -21,6 +21,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::cache::{Failed, Held, Reading, Slot, Vault, Waited};
 use super::events::{Event, Events, Stats, count};
 use super::protocol::{self, Correction, Decision, Moment, Party, Policy, Refusal, Sent, Situation, Want};
+use super::recent;
 use super::record::{Attempt, Binds, Id, Key, Record, State};
 use crate::clock;
 use crate::config::{Config, EarlyRenewal};
@@ -46,11 +47,14 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub struct Renewer {
     /// Which process.
     pub generation: u64,
+    /// Which client; never used again.
+    number: u64,
     pub config: Arc<Config>,
     pub vault: Arc<Vault>,
     pub stats: Stats,
     pub events: Events,
     party: Party,
+    recheck_ms: i64,
     runtime: &'static Runtime,
     slots: RwLock<HashMap<Arc<str>, Arc<Slot>>>,
     namespace: Arc<str>,
@@ -74,14 +78,17 @@ impl Renewer {
         let party =
             Party { owner: vault.store.owner()?, configuration: config.registration.fingerprint.clone(), policy };
         let runtime = process::runtime();
+        let recheck_ms = i64::try_from(config.recheck.as_millis());
         let renewer = Arc::new_cyclic(|me: &Weak<Self>| Self {
             generation: runtime.generation,
+            number: recent::next_number(),
             namespace: config.namespace.as_str().into(),
             config,
             vault,
             stats: Stats::default(),
             events: Events::default(),
             party,
+            recheck_ms: recheck_ms.unwrap_or(i64::MAX / 2),
             runtime,
             slots: RwLock::default(),
             me: me.clone(),
@@ -129,20 +136,26 @@ impl Renewer {
         *lock(&self.open_jobs)
     }
 
-    /// The token in memory and the Unix time in milliseconds until which memory answers: no lock that is ever held
-    /// for long, no I/O.
-    pub fn peek<T>(&self, slot: &Slot, read: impl FnOnce(&Held) -> T) -> Option<(T, i64)> {
-        let held = slot.held();
-        let held = held.as_ref()?;
-        let now = Reading::coarse();
-        let fresh_until_ms = self.fresh_until_ms(slot, held, now)?;
-        Some((read(held), fresh_until_ms))
+    /// The token in memory and the Unix time in milliseconds until which memory answers: no I/O, and for a session that
+    /// this thread has asked for lately no lock.
+    pub fn peek<T>(&self, session: &str, read: impl FnOnce(&Held) -> T) -> Option<(T, i64)> {
+        recent::with_slot(
+            self.number,
+            session,
+            || self.cached(session),
+            |slot, shard| {
+                let held = slot.held();
+                let held = held.as_ref()?;
+                let fresh_until_ms = self.fresh_until_ms(slot, held, Reading::coarse())?;
+                self.stats.hit(shard);
+                Some((read(held), fresh_until_ms))
+            },
+        )
     }
 
     fn fresh_until_ms(&self, slot: &Slot, held: &Held, now: Reading) -> Option<i64> {
         let policy = Policy { jitter: slot.jitter, ..self.party.policy };
-        let recheck_ms = i64::try_from(self.config.recheck.as_millis()).unwrap_or(i64::MAX / 2);
-        held.fresh_until_ms(now, &policy, recheck_ms, slot.is_renewing())
+        held.fresh_until_ms(now, &policy, self.recheck_ms, slot.is_renewing())
     }
 
     /// What memory alone can answer.
@@ -180,10 +193,14 @@ impl Renewer {
             };
         }
         let mut interval = POLL.0;
+        let mut found = None;
         loop {
             self.check_open(&slot.key.session)?;
             if let Some(held) = self.in_memory(slot, &want) {
-                count(&self.stats.hits);
+                self.stats.hit(0);
+                return Ok(held);
+            }
+            if let Some(held) = renewed_since(slot, found) {
                 return Ok(held);
             }
             if let Some(job) = slot.running_job() {
@@ -196,6 +213,7 @@ impl Renewer {
                 Ok(loaded) => loaded,
                 Err(error) => return self.still_valid(slot, &want).ok_or(error),
             };
+            found = found.or_else(|| record.as_ref().map(|record| (record.grant, record.generation)));
             match self.decide(slot, record.as_deref(), &now, &want) {
                 Decision::Serve { early } => {
                     let Some(held) = slot.held().clone() else { continue };
@@ -338,7 +356,10 @@ impl Renewer {
         let read = Reading::now();
         count(&self.stats.store_reads);
         let (record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
-        let record = record.map(Arc::new);
+        let mut record = record.map(Arc::new);
+        if let Some(tombstone) = record.take_if(|record| self.may_delete(record)) {
+            self.vault.store.delete(&slot.key, tombstone.version)?;
+        }
         if slot.publish(record.as_ref(), read) {
             count(&self.stats.adopted);
             self.events.push(Event::new("adopted", &slot.key.session));
@@ -349,14 +370,22 @@ impl Renewer {
         Ok((record, now))
     }
 
+    /// A forgotten session's tombstone has done its work. (A signed-out one is kept: it knows which tokens are spent.)
+    fn may_delete(&self, record: &Record) -> bool {
+        self.config.renews
+            && record.state == State::Forgotten
+            && record.delete_after_ms.is_some_and(|after_ms| after_ms < clock::wall_ms())
+    }
+
     pub fn decide(&self, slot: &Slot, record: Option<&Record>, now: &Now, want: &Want) -> Decision {
         let attempt = record.and_then(|record| record.attempt.as_ref());
         let seen = slot.seen();
         let party = Party { policy: Policy { jitter: slot.jitter, ..self.party.policy }, ..self.party.clone() };
+        let read = Reading::now();
         let situation = Situation {
             record,
             now,
-            wall_ms: clock::wall_ms(),
+            wall_ms: slot.held().as_ref().map_or(read.wall_ms, |held| held.wall_ms(read)),
             party: &party,
             owner: attempt.map_or(OwnerLife::Unknown, |attempt| self.vault.store.life_of(&attempt.owner)),
             runs_here: attempt.is_some_and(|attempt| self.vault.runs(attempt.id)),
@@ -524,7 +553,7 @@ impl Renewer {
             match settled {
                 Ok(Some(record)) => {
                     let record = record.map(Arc::new);
-                    slot.publish(record.as_ref(), Reading { wall_ms: clock::wall_ms(), ..exchanged.sent_at });
+                    slot.publish(record.as_ref(), exchanged.sent_at);
                     return Ok(record);
                 }
                 Ok(None) => continue,
@@ -575,7 +604,7 @@ impl Renewer {
             };
         }
         let Some(record) = record else { return Ok(Flow::Again) };
-        let error = failed(session, outcome, record.reason.as_deref());
+        let error = failed(session, outcome, &record);
         let mine = record.attempt.as_ref().is_some_and(|attempt| attempt.id == sent.attempt);
         match outcome {
             Outcome::InvalidGrant(_) if record.state == State::Ended => Err(error.into()),
@@ -690,6 +719,8 @@ impl Renewer {
         drop(open);
         self.abandoned.store(true, Ordering::Release);
         slots.iter().for_each(|slot| slot.wake());
+        // What is not in memory cannot be read from it.
+        slots.iter().for_each(|slot| slot.clear());
         self.slots.write().unwrap_or_else(PoisonError::into_inner).clear();
         settled
     }
@@ -735,6 +766,14 @@ impl AtExit for Renewer {
     fn exit(&self, until: Instant) {
         self.close(until);
     }
+}
+
+/// A token that is newer than what a caller found. The server has no better one, even if it is shorter than was wanted,
+/// or the rejected one once more: to ask again would be to ask for ever.
+fn renewed_since(slot: &Slot, found: Option<(Id, u64)>) -> Option<Arc<Held>> {
+    let (grant, generation) = found?;
+    let newer = |held: &Held| held.record.grant == grant && held.record.generation > generation;
+    slot.held().clone().filter(|held| newer(held) && held.is_valid(Reading::now(), 0))
 }
 
 /// An exchange that has ended.
@@ -797,13 +836,13 @@ fn refused(session: &str, refusal: &Refusal) -> Failed {
                 }
                 "signed_out" => "the user has signed out: only a new sign-in helps",
                 "rotation_lost" => {
-                    "the answer to a renewal was lost and the server refuses the old refresh token: the user must sign                      in again"
+                    "the answer to a renewal was lost and the server refuses the old refresh token: the user must sign in again"
                 }
                 "inactive_user" => {
                     "the server says that the user is inactive: after an administrator has repaired that, renew it with anyway: true"
                 }
                 _ => {
-                    "it has ended, the server refuses its refresh token (expired, revoked, or used elsewhere): the user                      must sign in again"
+                    "it has ended, the server refuses its refresh token (expired, revoked, or used elsewhere): the user must sign in again"
                 }
             };
             Error::new(Status::SignInRequired, format!("session {session:?}: {why}"))
@@ -827,7 +866,7 @@ fn refused(session: &str, refusal: &Refusal) -> Failed {
 }
 
 /// The error of an exchange, with what it means for the session.
-fn failed(session: &str, outcome: &Outcome, ended: Option<&str>) -> Error {
+fn failed(session: &str, outcome: &Outcome, record: &Record) -> Error {
     let meaning = match outcome {
         Outcome::InvalidGrant(_) => "the session has ended, the user must sign in again",
         Outcome::Refused(_) => "the session is kept",
@@ -835,15 +874,15 @@ fn failed(session: &str, outcome: &Outcome, ended: Option<&str>) -> Error {
         _ => "the session is kept, and the renewal is tried again until there is an answer",
     };
     let mut error = outcome.error(|failure| format!("session {session:?}: {}; {meaning}", failure.message));
-    if ended.is_some() {
-        error.reason = ended.map(str::to_owned);
+    if matches!(outcome, Outcome::InvalidGrant(_)) && record.state == State::Ended {
+        error.reason.clone_from(&record.reason);
     }
     error.about(session)
 }
 
 fn unusable(session: &str, why: &str) -> Error {
     let message = format!(
-        "session {session:?}: the server renewed it, but its answer has no access token that can be used ({why}); the          new refresh token is kept"
+        "session {session:?}: the server renewed it, but its answer has no access token that can be used ({why}); the new refresh token is kept"
     );
     let mut error = Error::new(Status::Refused, message).because("bad_answer").about(session);
     error.outcome = Some("refused");

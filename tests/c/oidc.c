@@ -6,11 +6,8 @@
 #define _POSIX_C_SOURCE 200809L
 
 #include "check.h"
-#include <arpa/inet.h>
-#include <netinet/in.h>
+#include "http.h"
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 enum { RENEWALS = 20, MAX_PARTIES = 8, CLOSE_WAIT_MS = 5000 };
 
@@ -102,40 +99,11 @@ static char *next_object(const char **array)
     return NULL;
 }
 
-/* GET of a http://127.0.0.1 URL; returns the HTTP status and leaves the body in `body`. */
-static int get(const char *url, const char *path, const char *access_token, char *body, size_t size)
-{
-    char text[16384];
-    struct sockaddr_in to = {.sin_family = AF_INET};
-    unsigned short port;
-    int base, length, status, fd = socket(AF_INET, SOCK_STREAM, 0);
-    size_t got = 0;
-    ssize_t n;
-
-    NEED(sscanf(url, "http://127.0.0.1:%hu%n", &port, &base) == 1);
-    to.sin_port = htons(port);
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    NEED(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
-
-    length = snprintf(text, sizeof text,
-                      "GET %s%s HTTP/1.0\r\nHost: 127.0.0.1:%hu\r\nAuthorization: Bearer %s\r\n\r\n",
-                      url + base, path, port, access_token);
-    NEED(length > 0 && (size_t)length < sizeof text && write(fd, text, (size_t)length) == length);
-    while ((n = read(fd, text + got, sizeof text - 1 - got)) > 0)
-        got += (size_t)n;
-    NEED(n == 0 && close(fd) == 0);
-    text[got] = '\0';
-
-    NEED(sscanf(text, "HTTP/1.%*d %d", &status) == 1 && strstr(text, "\r\n\r\n") != NULL);
-    NEED(snprintf(body, size, "%s", strstr(text, "\r\n\r\n") + 4) < (int)size);
-    return status;
-}
-
 static int userinfo(const char *token)
 {
     char body[4096];
     char *access_token = member(token, "access_token");
-    int status = get(userinfo_endpoint, "", access_token, body, sizeof body);
+    int status = http(userinfo_endpoint, "", access_token, NULL, body, sizeof body);
     evergrant_string_free(access_token);
     return status;
 }
@@ -143,7 +111,7 @@ static int userinfo(const char *token)
 static long provider_saw(const char *counter)
 {
     char body[4096];
-    NEED(get(issuer, "/_stats", "", body, sizeof body) == 200);
+    NEED(http(issuer, "/_stats", NULL, NULL, body, sizeof body) == 200);
     return number(body, counter);
 }
 
@@ -277,11 +245,12 @@ static void free_party(party *p)
 
 int main(void)
 {
-    party parties[MAX_PARTIES] = {0};
+    party parties[MAX_PARTIES];
     const char *path = getenv("EVERGRANT_OIDC"), *rest;
     char *provider, *registrations, *registration;
     int count = 0;
 
+    memset(parties, 0, sizeof parties);
     NEED(path != NULL);
     provider = read_file(path);
     issuer = member(provider, "issuer");

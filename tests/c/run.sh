@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds every tests/c/*.c against an installed evergrant (found by pkg-config) in every way, and runs it:
 #   c99, c++17, static, ASan + UBSan, valgrind.
-# Names of programs as arguments run only these. EVERGRANT_TEST_SERVER, if set, is passed on: the test server's URL.
+# Names of programs as arguments run only these. To be run by tests/with-server.sh: some programs need the test server.
 set -eu
 
 here=$(dirname "$0")
@@ -40,11 +40,14 @@ every_way() { # program
 		$c99 -fsanitize=address,undefined -fno-sanitize-recover=all $cflags "$source" -o "$out/$1-sanitized" $shared
 	}
 	nm "$out/$1-sanitized" | grep -q __asan_init || { echo "$1: the sanitizer is not in"; exit 1; }
-	run "$1-c99" "$out/$1-c99"
-	run "$1-c++17" "$out/$1-c++17"
-	run "$1-static" "$out/$1-static"
-	run "$1-sanitized" "$out/$1-sanitized"
-	run "$1-valgrind" valgrind --quiet --leak-check=full --show-leak-kinds=definite,possible \
+	# What starts the program: for oidc.c, a fresh oidc-provider.
+	around=env
+	[ "$1" != oidc ] || around=tests/oidc/run.sh
+	run "$1-c99" $around "$out/$1-c99"
+	run "$1-c++17" $around "$out/$1-c++17"
+	run "$1-static" $around "$out/$1-static"
+	run "$1-sanitized" $around "$out/$1-sanitized"
+	run "$1-valgrind" $around valgrind --quiet --leak-check=full --show-leak-kinds=definite,possible \
 		--errors-for-leak-kinds=definite,possible --error-exitcode=99 "$out/$1-c99"
 }
 
@@ -69,6 +72,7 @@ fi
 for program; do
 	case $program in
 	sqlite) beside_sqlite ;;
+	worker) ;; # tests/processes builds and starts it
 	*) every_way "$program" ;;
 	esac
 done

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs the program in $1 (a build of tests/c/oidc.c) against a fresh oidc-provider, then asks the provider what it saw.
+# Runs a command (a build of tests/c/oidc.c) against a fresh oidc-provider, then asks the provider what it saw.
 set -eu
-[ $# -eq 1 ] || { echo "usage: $0 PROGRAM" >&2; exit 2; }
+[ $# -ge 1 ] || { echo "usage: $0 COMMAND" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
 [ -d "$here/node_modules" ] || (cd "$here" && npm ci --no-audit --no-fund >&2)
 
@@ -18,7 +18,7 @@ exec 3>"$dir/stdin" 4<"$dir/stdout"
 IFS= read -r line <&4 || { echo "oidc-provider did not start" >&2; exit 1; }
 printf '%s\n' "$line" >"$dir/oidc.json"
 
-EVERGRANT_OIDC="$dir/oidc.json" "$1" 3>&- 4<&-
+EVERGRANT_OIDC="$dir/oidc.json" "$@" 3>&- 4<&-
 
 node --input-type=module - "$dir/oidc.json" <<'JS'
 import assert from 'node:assert/strict';

@@ -227,7 +227,7 @@ impl Authority {
         }
         self.families[number].used_ms = now;
         if newest_wins {
-            self.supersede_all(number);
+            self.supersede_after(number, token);
         }
         let scope = scope.map_or_else(|| self.families[number].scope.clone(), str::to_owned);
         if options.rotation == Rotation::None {
@@ -266,10 +266,12 @@ impl Authority {
         }
     }
 
-    fn supersede_all(&mut self, family: usize) {
-        for token in &self.families[family].refresh_tokens {
-            let held = self.refresh_tokens.get_mut(token).expect("of the family");
-            if held.standing == Standing::Current {
+    /// Everything that came after this token is refused from now on.
+    fn supersede_after(&mut self, family: usize, token: &str) {
+        let generation = self.refresh_tokens[token].generation;
+        for later in &self.families[family].refresh_tokens {
+            let held = self.refresh_tokens.get_mut(later).expect("of the family");
+            if held.generation > generation {
                 held.standing = Standing::Superseded;
             }
         }
@@ -690,6 +692,9 @@ mod tests {
         let two = authority.refresh(&options, 2, "client", &first, None).ok().unwrap().refresh_token.unwrap();
         assert_eq!(authority.refresh(&options, 3, "client", &one, None).err(), Some(Refusal::Superseded));
         assert!(authority.refresh(&options, 4, "client", &two, None).is_ok());
+        let three = authority.refresh(&options, 5, "client", &first, None).ok().unwrap().refresh_token.unwrap();
+        assert_eq!(authority.refresh(&options, 6, "client", &two, None).err(), Some(Refusal::Superseded));
+        assert!(authority.refresh(&options, 7, "client", &three, None).is_ok());
     }
 
     #[test]

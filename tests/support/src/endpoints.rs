@@ -3,7 +3,7 @@
 use crate::authority::{Authority, CodeRequest, Grant, Live, Refusal};
 use crate::client_auth::{self, AuthError};
 use crate::form::{self, Parameters};
-use crate::http::{Reply, Request};
+use crate::http::{Object, Reply, Request};
 use crate::log::Entry;
 use crate::options::{AuthMethod, Client, Options};
 use crate::salesforce;
@@ -207,7 +207,7 @@ impl<'a> Context<'a> {
         entry.issued_access_token = Some(grant.access_token.to_string());
         entry.issued_refresh_token = grant.refresh_token.as_ref().map(ToString::to_string);
         let answer = token_answer(options, self.url, &call.prefix, Some(client), &grant, now);
-        Ok(Reply::json(200, &answer))
+        Ok(Reply::json_text(200, answer))
     }
 
     fn client(&self, call: &Call, entry: &mut Entry) -> Result<&'a Client, (&'static str, Reply)> {
@@ -434,25 +434,27 @@ pub(crate) fn token_answer(
     client: Option<&Client>,
     grant: &Grant,
     now: u64,
-) -> Value {
-    let mut answer = if options.is_salesforce() {
-        salesforce::token_answer(options, url, prefix, client, grant)
+) -> String {
+    let mut answer = Object::new();
+    if options.is_salesforce() {
+        salesforce::token_answer(&mut answer, options, url, prefix, client, grant);
     } else {
-        let mut answer = json!({"access_token": &*grant.access_token, "token_type": "Bearer", "scope": grant.scope});
+        answer.put("access_token", &grant.access_token);
+        answer.put("token_type", "Bearer");
+        answer.put("scope", &grant.scope);
         if let Some(refresh_token) = &grant.refresh_token {
-            answer["refresh_token"] = (**refresh_token).into();
+            answer.put("refresh_token", refresh_token);
         }
-        answer
-    };
+    }
     if let Some(expires_in) = &options.expires_in {
-        answer["expires_in"] = expires_in.clone();
+        answer.put("expires_in", expires_in);
     } else if options.send_expires_in {
-        answer["expires_in"] = (grant.expires_ms.saturating_sub(now) / 1000).into();
+        answer.put("expires_in", grant.expires_ms.saturating_sub(now) / 1000);
     }
     for (name, value) in &options.extra {
-        answer[name] = value.clone();
+        answer.put(name, value);
     }
-    answer
+    answer.finish()
 }
 
 fn refused(options: &Options, refusal: Refusal) -> Reply {

@@ -1,5 +1,6 @@
 //! HTTP/1.1 as a server reads and writes it: keep-alive, Content-Length and chunked bodies, one write per reply.
 
+use serde::Serialize;
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -68,7 +69,11 @@ impl Reply {
     }
 
     pub(crate) fn json(status: u16, body: &Value) -> Self {
-        let reply = Self::new(status, "application/json;charset=UTF-8", body.to_string());
+        Self::json_text(status, body.to_string())
+    }
+
+    pub(crate) fn json_text(status: u16, body: String) -> Self {
+        let reply = Self::new(status, "application/json;charset=UTF-8", body);
         reply.with("Cache-Control", "no-cache,no-store")
     }
 
@@ -125,6 +130,27 @@ fn phrase(status: u16) -> &'static str {
     }
 }
 
+/// A JSON object, written member by member: the token endpoint's hot path goes without a tree of values.
+pub(crate) struct Object(Vec<u8>);
+
+impl Object {
+    pub(crate) fn new() -> Self {
+        Self(Vec::with_capacity(1024))
+    }
+
+    pub(crate) fn put(&mut self, name: &str, value: impl Serialize) {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        let _ = serde_json::to_writer(&mut self.0, name);
+        self.0.push(b':');
+        let _ = serde_json::to_writer(&mut self.0, &value);
+    }
+
+    pub(crate) fn finish(mut self) -> String {
+        self.0.extend(if self.0.is_empty() { "{}" } else { "}" }.bytes());
+        String::from_utf8(self.0).unwrap_or_default()
+    }
+}
+
 /// One client's connection.
 pub(crate) struct Connection {
     pub(crate) number: u64,
@@ -143,7 +169,7 @@ impl Connection {
     pub(crate) fn read_head(&mut self) -> Result<Head, Ended> {
         loop {
             if !self.pending.is_empty() {
-                let mut fields = [httparse::EMPTY_HEADER; 100];
+                let mut fields = [httparse::EMPTY_HEADER; 64];
                 let mut parsed = httparse::Request::new(&mut fields);
                 match parsed.parse(&self.pending) {
                     Ok(httparse::Status::Complete(length)) => {

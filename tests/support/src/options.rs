@@ -177,7 +177,7 @@ pub struct Options {
     pub send_expires_in: bool,
     /// Sent as `expires_in` instead of the truth; any JSON value.
     pub expires_in: Option<Value>,
-    /// Further members of every token answer.
+    /// Further members of every token answer, behind the others; one that repeats a name makes a duplicate key.
     pub extra: Map<String, Value>,
     /// Stands in every token and code, for tests that look for leaks.
     pub token_prefix: String,

@@ -1,11 +1,11 @@
 //! What is particular to Salesforce's answers.
 
 use crate::authority::Grant;
+use crate::http::Object;
 use crate::options::{Client, Options};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
-use serde_json::{Map, Value};
 
 const ORGANIZATION_18: &str = "00Dxx0000001gEREAY";
 const COMMUNITY_ID: &str = "0DBxx0000000001";
@@ -35,38 +35,36 @@ pub(crate) fn community(url: &str, prefix: &str) -> [(&'static str, String); 2] 
     [("sfdc_community_url", format!("{url}{prefix}")), ("sfdc_community_id", COMMUNITY_ID.into())]
 }
 
-/// The token endpoint's answer.
+/// The members of the token endpoint's answer.
 pub(crate) fn token_answer(
+    answer: &mut Object,
     options: &Options,
     url: &str,
     prefix: &str,
     client: Option<&Client>,
     grant: &Grant,
-) -> Value {
+) {
     let id = identity_url(url, &grant.user);
     let issued_at = grant.issued_ms.to_string();
-    let mut answer = Map::new();
-    let mut put = |name: &str, value: String| answer.insert(name.into(), value.into());
-    put("access_token", grant.access_token.to_string());
+    answer.put("access_token", &grant.access_token);
     if let Some(refresh_token) = &grant.refresh_token {
-        put("refresh_token", refresh_token.to_string());
+        answer.put("refresh_token", refresh_token);
     }
     if options.community {
         for (name, value) in community(url, prefix) {
-            put(name, value);
+            answer.put(name, &value);
         }
     }
     if let Some(secret) = client.and_then(|client| client.secret.as_deref()) {
         let key = if options.wrong_signature { "not the secret" } else { secret };
-        put("signature", signature(key, &id, &issued_at));
+        answer.put("signature", signature(key, &id, &issued_at));
     }
-    put("token_format", "opaque".into());
-    put("scope", grant.scope.clone());
-    put("instance_url", options.instance_url.clone().unwrap_or_else(|| url.into()));
-    put("id", id);
-    put("token_type", "Bearer".into());
-    put("issued_at", issued_at);
-    Value::Object(answer)
+    answer.put("token_format", "opaque");
+    answer.put("scope", &grant.scope);
+    answer.put("instance_url", options.instance_url.as_deref().unwrap_or(url));
+    answer.put("id", &id);
+    answer.put("token_type", "Bearer");
+    answer.put("issued_at", &issued_at);
 }
 
 #[cfg(test)]

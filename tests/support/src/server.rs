@@ -61,7 +61,7 @@ impl Server {
             address,
             control,
         });
-        let main = { start(&shared, "listener", move |shared| accept(&shared, listener, exchange::serve)) };
+        let main = start(&shared, "listener", move |shared| accept(&shared, listener, exchange::serve));
         let side = start(&shared, "control", move |shared| accept(&shared, control_listener, control::serve));
         Ok(Self { shared, control, listeners: vec![main?, side?] })
     }
@@ -261,7 +261,7 @@ impl Shared {
         let prefix = options.prefixes.as_ref().and_then(|all| all.first()).map_or("", String::as_str);
         let answer = endpoints::token_answer(options, url, prefix, Some(client), &grant, now);
         Some(SignedIn {
-            json: answer.to_string(),
+            json: answer,
             access_token: grant.access_token.to_string(),
             refresh_token: grant.refresh_token.as_deref().unwrap_or_default().into(),
             family: grant.family,

@@ -1,0 +1,52 @@
+/*
+ * One request to a server on this machine: enough to see what a token is worth, and to drive a test server.
+ */
+#ifndef TEST_HTTP_H
+#define TEST_HTTP_H
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/*
+ * GET, or POST if there is a body, of a http://127.0.0.1 URL. `bearer` may be NULL. Returns the HTTP status and leaves
+ * the answer's body in `answer`; -1 if there is none.
+ */
+static int http(const char *url, const char *path, const char *bearer, const char *body, char *answer, size_t size)
+{
+    char text[65536];
+    struct sockaddr_in to;
+    unsigned short port;
+    int base, length, status = -1, fd = socket(AF_INET, SOCK_STREAM, 0);
+    size_t got = 0;
+    ssize_t n = -1;
+    const char *end;
+
+    if (fd < 0 || sscanf(url, "http://127.0.0.1:%hu%n", &port, &base) != 1)
+        return -1;
+    memset(&to, 0, sizeof to);
+    to.sin_family = AF_INET;
+    to.sin_port = htons(port);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    length = snprintf(text, sizeof text,
+                      "%s %s%s HTTP/1.0\r\nHost: 127.0.0.1:%hu\r\n%s%s%sContent-Type: application/json\r\n"
+                      "Content-Length: %lu\r\n\r\n%s",
+                      body ? "POST" : "GET", url + base, path, port, bearer ? "Authorization: Bearer " : "",
+                      bearer ? bearer : "", bearer ? "\r\n" : "", body ? (unsigned long)strlen(body) : 0,
+                      body ? body : "");
+    if (length > 0 && (size_t)length < sizeof text && connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
+        write(fd, text, (size_t)length) == length)
+        while ((n = read(fd, text + got, sizeof text - 1 - got)) > 0)
+            got += (size_t)n;
+    close(fd);
+    text[got] = '\0';
+    end = strstr(text, "\r\n\r\n");
+    if (n != 0 || !end || sscanf(text, "HTTP/1.%*d %d", &status) != 1)
+        return -1;
+    return snprintf(answer, size, "%s", end + 4) < (int)size ? status : -1;
+}
+
+#endif
