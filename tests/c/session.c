@@ -183,5 +183,6 @@ int main(void)
     whole_life(store);
     snprintf(command, sizeof command, "rm -r %s", directory);
     CHECK(system(command) == 0);
+    CHECK(alone());
     return done();
 }
