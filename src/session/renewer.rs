@@ -167,9 +167,7 @@ impl Renewer {
                 held.is_valid(now, *min_valid_ms) && self.fresh_until_ms(slot, &held, now).is_some()
             }
             Want::OtherThan(rejected) => held.is_valid(now, 0) && held.access_token() != rejected,
-            Want::Newer { than: Some(than), .. } => {
-                held.is_valid(now, 0) && *than != (held.record.grant, held.record.generation)
-            }
+            Want::Newer { than: Some(than), .. } => held.is_valid(now, 0) && held.record.is_newer(*than),
             Want::Newer { than: None, .. } | Want::NoDoubt => false,
         };
         serves.then_some(held)

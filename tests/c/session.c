@@ -110,7 +110,7 @@ static void whole_life(const char *store)
     OK(evergrant_session_token(client, "alice", NULL, &token, &error));
     has(token, "\"generation\":1");
     has(token, "\"expiry\":\"unknown\"");
-    CHECK(strstr(token, "refresh_token\"") == NULL);
+    CHECK(strstr(token, "\"refresh_token\":") == NULL);
     CHECK(token_requests() == requests);
     evergrant_string_free(token);
 

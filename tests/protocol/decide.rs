@@ -132,9 +132,17 @@ fn wanted(want: &Want, token: Token, scene: &Scene, renew: &Decision, anyway: &D
         // No life is long enough but one that nobody knows.
         Want::Token { .. } if token == Token::Endless => Decision::Serve { early: None },
         Want::OtherThan(rejected) if valid && *rejected == secret("at-4") => Decision::Adopt,
-        Want::Newer { than: Some(than), .. } if valid && *than != (GRANT, G) => Decision::Adopt,
+        Want::Newer { than: Some((grant, generation)), .. } if valid && (*grant != GRANT || *generation < G) => {
+            Decision::Adopt
+        }
         Want::Newer { anyway: true, .. } => anyway.clone(),
-        Want::NoDoubt if scene.record.as_ref().is_some_and(|record| record.attempt.is_none()) => {
+        // A barrier is nobody's doubt.
+        Want::NoDoubt
+            if scene
+                .record
+                .as_ref()
+                .is_some_and(|record| record.attempt.as_ref().is_none_or(|it| it.generation < G)) =>
+        {
             Decision::Serve { early: None }
         }
         _ => renew.clone(),
@@ -330,6 +338,7 @@ fn a_store_that_went_back_in_time_is_healed() {
             record.life = Some(NEW_LIFE);
             record.made_by = None;
             record.attempt = None;
+            record.signature_mismatch = seen.signature_mismatch;
             record.secrets.spare = None;
             record.secrets.refresh_token = Some(secret("rt-7"));
             record.secrets.access_token = Some(secret("at-7"));
@@ -342,6 +351,11 @@ fn a_store_that_went_back_in_time_is_healed() {
             assert_same("healed", Some(&next), Some(&healed));
         }
     }
+    // What has ended comes back as it ended.
+    let over = Record { state: State::Ended, reason: Some("inactive_user".to_owned()), ..seen.clone() };
+    let scene = Scene { seen: Some(over), ..Scene::new(record()) };
+    let Decision::Write(next, _) = scene.decide(&Want::NoDoubt) else { panic!("not healed") };
+    assert_eq!((next.state, next.reason.as_deref()), (State::Ended, Some("inactive_user")));
     let want = Want::Newer { than: None, anyway: false };
     let scene = Scene { seen: Some(seen.clone()), ..Scene::new(record()) };
     let scene = Scene { policy: Policy { renews: false, ..POLICY }, ..scene };

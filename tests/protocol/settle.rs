@@ -237,6 +237,7 @@ fn expected(cell: Cell, record: &Record, sent: &Sent, outcome: &Outcome) -> Opti
                     keep(&mut next.known.spent, fingerprint(record, "rt-5"));
                     // It belongs to the token that was refused.
                     next.secrets.access_token = None;
+                    next.secrets.members = None;
                     next.life = None;
                 }
                 None => {
@@ -278,7 +279,8 @@ fn expected(cell: Cell, record: &Record, sent: &Sent, outcome: &Outcome) -> Opti
             next.attempt = None;
         }
         Revoke => {
-            if next.secrets.to_revoke.contains(&secret("rt-new")) {
+            // A token that the new grant lives on is not revoked.
+            if next.secrets.to_revoke.contains(&secret("rt-new")) || there {
                 return None;
             }
             next.secrets.to_revoke.extend(new);
