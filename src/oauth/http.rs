@@ -19,8 +19,9 @@ use crate::session::record::Binds;
 
 /// Answers above this are not read: 1 MiB.
 const LARGEST_ANSWER: u64 = 1 << 20;
-/// A server may have dropped a connection that idled longer, and say so only when the request is lost in it.
-const MAX_IDLE: Duration = Duration::from_secs(5);
+/// A server may have dropped a connection that idled longer, and say so only when the request is lost in it. (Five seconds
+/// is a common limit, of Node's servers for one.)
+const MAX_IDLE: Duration = Duration::from_secs(4);
 /// No server may silence us for longer.
 const LONGEST_RETRY_AFTER_S: u64 = 86_400;
 
