@@ -259,6 +259,12 @@ impl Worker {
         let _ = child.wait();
     }
 
+    /// A normal exit.
+    pub fn exit(&self) {
+        self.tell(&["end", "exit"]);
+        assert!(self.wait().success());
+    }
+
     /// Waits for its end.
     pub fn wait(&self) -> ExitStatus {
         wait_for("a worker's end", || self.child.borrow_mut().try_wait().expect("its status"))
