@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::stage::{STRICT, Stage, wait_for};
+use crate::stage::{STRICT, Stage, Token, wait_for};
 
 /// A mounted file system; unmounted when dropped.
 struct Mount(PathBuf);
@@ -82,10 +82,12 @@ fn a_reader_on_a_read_only_disk_sees_what_others_renew_and_sends_nothing() {
     let disk = Mount::tmpfs(&stage, "disk", "8m");
     let view = disk.read_only(&stage, "view");
     let save_and_renew = || {
-        let (writer, token) = (stage.open(disk.config()), stage.sign_in());
-        writer.call(&["save", "alice", &token]).ok();
-        let token = writer.call(&["renew", "alice"]).token();
-        // At a normal exit, nothing of the database stays in its log.
+        let (writer, token) = stage.open_with_session(disk.config());
+        // Who closes the store last leaves nothing in the database's log.
+        writer.call(&["close", "5000"]).ok();
+        writer.call(&["free"]).ok();
+        let alone = ["s.db", "s.db-owners", "s.db.key"];
+        wait_for("the log to be gone", || (names(&disk.0) == alone).then_some(()));
         writer.exit();
         token
     };
@@ -110,8 +112,16 @@ fn a_reader_on_a_read_only_disk_sees_what_others_renew_and_sends_nothing() {
     assert_eq!(stage.server.log().len(), requests);
 
     // It looks again, without being asked for more than a token.
-    let second = save_and_renew();
-    wait_for("the reader to look again", || (reader.call(&["token", "alice"]).token() == second).then_some(()));
+    let sees = |token: Token| {
+        wait_for("the reader to look again", || (reader.call(&["token", "alice"]).token() == token).then_some(()));
+    };
+    sees(save_and_renew());
+    // Also while a writer has the store open, and when that one was killed.
+    let (writer, token) = stage.open_with_session(disk.config());
+    sees(token);
+    sees(writer.call(&["renew", "alice"]).token());
+    writer.kill();
+    sees(stage.open_with_session(disk.config()).1);
 }
 
 #[test]
