@@ -119,7 +119,10 @@ impl Renewer {
                 slots.remove(&name);
             }
         }
-        slots.insert(Arc::clone(&slot.key.session), Arc::clone(&slot));
+        // Closing has emptied, or will empty, what it finds: nothing may come after it.
+        if !self.is_closing() {
+            slots.insert(Arc::clone(&slot.key.session), Arc::clone(&slot));
+        }
         slot
     }
 

@@ -48,8 +48,7 @@ fn children_go_on_when_their_parent_has_closed_and_ended() {
     parent.reply(&early).ok();
     parent.call(&["close", "1000"]).ok();
     parent.call(&["free"]).ok();
-    parent.tell(&["end", "exit"]);
-    assert!(parent.wait().success());
+    parent.exit();
     for child in [&early, &late] {
         parent.reply(child).ok();
         assert!(parent.reply(child).token().generation > 2);

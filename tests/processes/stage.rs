@@ -21,6 +21,9 @@ use tempfile::TempDir;
 /// For everything that must happen. Nothing takes this long unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// For a whole test.
+const OVERALL: Duration = Duration::from_secs(150);
+
 /// Used refresh tokens end the family.
 pub const STRICT: Rotation = Rotation::Strict;
 
@@ -33,6 +36,7 @@ pub struct Stage {
     pub server: Server,
     directory: TempDir,
     seed: u64,
+    until: Instant,
 }
 
 impl Stage {
@@ -45,7 +49,7 @@ impl Stage {
         });
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
         let seed = env::var("EVERGRANT_SEED").map_or(clock, |seed| seed.parse().expect("EVERGRANT_SEED is a number"));
-        Self { server, directory: tempfile::tempdir().expect("a directory"), seed }
+        Self { server, directory: tempfile::tempdir().expect("a directory"), seed, until: Instant::now() + OVERALL }
     }
 
     /// Its own directory.
@@ -74,7 +78,7 @@ impl Stage {
 
     /// A worker that has done nothing yet.
     pub fn worker(&self) -> Worker {
-        Worker::start(self.path())
+        Worker::start(self.path(), self.until)
     }
 
     /// A worker with an open client.
@@ -154,10 +158,11 @@ pub struct Worker {
     lines: Receiver<Reply>,
     early: RefCell<VecDeque<Reply>>,
     tags: Cell<u32>,
+    until: Instant,
 }
 
 impl Worker {
-    fn start(directory: &Path) -> Self {
+    fn start(directory: &Path, until: Instant) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("worker-{}.stderr", NUMBER.fetch_add(1, Ordering::Relaxed));
         let errors = File::create(directory.join(name)).expect("a file for its errors");
@@ -184,6 +189,7 @@ impl Worker {
             lines,
             early: RefCell::default(),
             tags: Cell::new(0),
+            until,
         }
     }
 
@@ -203,13 +209,15 @@ impl Worker {
         if let Some(place) = early.iter().position(|reply| reply.tag == tag) {
             return early.remove(place);
         }
-        let until = Instant::now() + LIMIT;
+        let until = self.until.min(Instant::now() + LIMIT);
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(reply) if reply.tag == tag => return Some(reply),
                 Ok(reply) => early.push_back(reply),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return None,
-                Err(mpsc::RecvTimeoutError::Timeout) => panic!("worker {} hangs, no reply to {tag}", self.pid()),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    panic!("worker {} hangs, or this test takes too long: no reply to {tag}", self.pid())
+                }
             }
         }
     }
@@ -257,6 +265,12 @@ impl Worker {
         let mut child = self.child.borrow_mut();
         let _ = child.kill();
         let _ = child.wait();
+    }
+
+    /// A normal exit.
+    pub fn exit(&self) {
+        self.tell(&["end", "exit"]);
+        assert!(self.wait().success());
     }
 
     /// Waits for its end.
