@@ -32,7 +32,8 @@ static int http(const char *url, const char *path, const char *bearer, const cha
     to.sin_port = htons(port);
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     length = snprintf(text, sizeof text,
-                      "%s %s%s HTTP/1.0\r\nHost: 127.0.0.1:%hu\r\n%s%s%sContent-Type: application/json\r\n"
+                      "%s %s%s HTTP/1.1\r\nHost: 127.0.0.1:%hu\r\nConnection: close\r\n%s%s%s"
+                      "Content-Type: application/json\r\n"
                       "Content-Length: %lu\r\n\r\n%s",
                       body ? "POST" : "GET", url + base, path, port, bearer ? "Authorization: Bearer " : "",
                       bearer ? bearer : "", bearer ? "\r\n" : "", body ? (unsigned long)strlen(body) : 0,
