@@ -64,6 +64,29 @@ build/libs-private:
 	@rm -f build/empty.a
 	@test -s $@ || { rm $@; echo "rustc did not name the libraries"; exit 1; }
 
+DEMO := $(wildcard bindings/c/examples/demo/*.c)
+DEMO_RPATH := $(if $(filter Darwin,$(shell uname -s)),@loader_path,$$ORIGIN)
+TEST_SERVER := $(or $(CARGO_TARGET_DIR),target)/debug/evergrant-test-server
+
+.PHONY: demo
+demo: demo-program ## See it work, each line checked; with EVERGRANT_CONFIG=my-org.json against your own org
+ifndef EVERGRANT_CONFIG
+	$(CARGO) build -p evergrant-test-server
+endif
+	@build/demo/demo $(TEST_SERVER)
+
+.PHONY: demo-program
+demo-program:
+	$(CARGO) build --release
+	@mkdir -p build/demo
+	@ln -sf $(abspath $(RELEASE))/$(SHARED) build/demo/$(SHARED_ABI)
+	@$(CC) -std=c99 -O2 -Wall -Wextra -Wpedantic -Werror $(CFLAGS) -Iinclude $(DEMO) build/demo/$(SHARED_ABI) \
+		'-Wl,-rpath,$(DEMO_RPATH)' $(LDFLAGS) -o build/demo/demo
+
+.PHONY: test-demo
+test-demo: ## Test `make demo`, in both of its modes
+	$(CARGO) test --quiet --test demo -- --include-ignored
+
 .PHONY: header
 header: ## Write include/evergrant.h and include/evergrant.json from the source; review the difference
 	EVERGRANT_WRITE_HEADER=1 $(CARGO) test --quiet --test capi committed_header

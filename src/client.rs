@@ -57,7 +57,7 @@ pub use crate::oauth::salesforce::is_rejection;
 
 /// One top-level member of a JSON object, as text: a string's content, anything else as the JSON that it is.
 pub fn json_member(json: &str, name: &str) -> Result<Secret> {
-    let members = Members::parse(json).map_err(|problem| Error::invalid(format!("json is {problem}")))?;
+    let members = object("json", json)?;
     let value =
         members.get(name).ok_or_else(|| Error::invalid(format!("name: the JSON object has no member {name:?}")))?;
     Ok(members.text(name).map_or_else(|| Secret::new(value.get()), Secret::new))
@@ -247,27 +247,31 @@ impl Client {
     }
 
     /// Starts an authorization code sign-in.
-    pub fn sign_in_start(&self, _request_json: &str) -> Result<Secret> {
+    pub fn sign_in_start(&self, request_json: &str) -> Result<Secret> {
+        object("request_json", request_json)?;
         Err(not_built("evergrant_sign_in_start"))
     }
 
     /// Finishes it.
-    pub fn sign_in_finish(&self, session: &str, _sign_in_json: &str, _redirect_url: &str) -> Result<Secret> {
+    pub fn sign_in_finish(&self, session: &str, sign_in_json: &str, _redirect_url: &str) -> Result<Secret> {
         checked(session)?;
+        object("sign_in_json", sign_in_json)?;
         Err(not_built("evergrant_sign_in_finish"))
     }
 
     /// Signs a user in with a name and a password.
-    pub fn sign_in_with_password(&self, session: &str, _request_json: &str) -> Result<Secret> {
+    pub fn sign_in_with_password(&self, session: &str, request_json: &str) -> Result<Secret> {
         checked(session)?;
+        object("request_json", request_json)?;
         Err(not_built("evergrant_sign_in_with_password"))
     }
 
     fn options(&self, json: Option<&str>) -> Result<Options> {
         let mut options = Options { max_wait: self.config.max_wait, min_valid_ms: 0, anyway: false };
         let Some(json) = json else { return Ok(options) };
+        object("options_json", json)?;
         let members: Map<String, Value> =
-            serde_json::from_str(json).map_err(|_| Error::invalid("options_json is not a JSON object"))?;
+            serde_json::from_str(json).map_err(|_| Error::invalid("options_json has a number out of range"))?;
         let number = |name: &str, value: &Value, most: u64| {
             value
                 .as_u64()
@@ -344,6 +348,11 @@ fn open_vault(config: &Config) -> Result<Arc<Vault>> {
     let keys = options.keys.as_ref().map(Keys::ids);
     let name = (options.path.clone(), format!("{keys:?} {}", options.read_only));
     process::runtime().store(name, || Ok(Vault::new(SqliteStore::open(options)?)))
+}
+
+/// The members of an argument that must be a JSON object.
+fn object<'a>(argument: &str, json: &'a str) -> Result<Members<'a>> {
+    Members::parse(json).map_err(|problem| Error::invalid(format!("{argument} is {problem}")))
 }
 
 /// Session names: 1–255 bytes of UTF-8, no control characters.

@@ -13,6 +13,7 @@ need make make
 need nm binutils
 need pkg-config pkg-config
 need valgrind valgrind
+need bindfs bindfs
 [ -e /usr/include/sqlite3.h ] || missing="$missing libsqlite3-dev"
 
 [ -n "$missing" ] || exit 0

@@ -38,11 +38,11 @@ const RESERVED_AT_AUTHORIZE: &[&str] = &[
 ];
 
 pub(super) fn config(json: &str) -> Result<Config> {
-    from_settings(&follow_file(Settings::parse(json, &[])?)?)
+    from_settings(&follow_file(Settings::parse("config_json", json, &[])?)?)
 }
 
 pub(super) fn refresh_request(json: &str) -> Result<(Config, Secret)> {
-    let settings = Settings::parse(json, &[REFRESH_TOKEN])?;
+    let settings = Settings::parse("request_json", json, &[REFRESH_TOKEN])?;
     let refresh_token = settings.text("refresh_token").map(Secret::new);
     let refresh_token = refresh_token.ok_or_else(|| wrong("refresh_token", "it is missing"))?;
     Ok((from_settings(&follow_file(settings)?)?, refresh_token))
@@ -56,7 +56,7 @@ fn follow_file(settings: Settings) -> Result<Settings> {
         return Err(wrong(other, "config_file stands alone: move this key into the file"));
     }
     let path = std::path::absolute(&path).unwrap_or(path);
-    let mut inner = Settings::parse(read_file(KEY, &path)?.expose(), &[])?;
+    let mut inner = Settings::parse("the file that config_file names", read_file(KEY, &path)?.expose(), &[])?;
     if inner.has(KEY) {
         return Err(wrong(KEY, "the file names another file"));
     }

@@ -135,8 +135,8 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub fn parse(json: &str, extra: &'static [Key]) -> Result<Self> {
-        let members = Members::parse(json).map_err(|problem| Error::invalid(format!("configuration: {problem}")))?;
+    pub fn parse(argument: &str, json: &str, extra: &'static [Key]) -> Result<Self> {
+        let members = Members::parse(json).map_err(|problem| Error::invalid(format!("{argument} is {problem}")))?;
         if let Some(name) = &members.duplicate {
             return Err(wrong(&shown(name), "it is there twice"));
         }

@@ -12,8 +12,6 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Once, OnceLock, PoisonError, R
 use std::sync::{RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-
 mod os;
 pub mod workers;
 
@@ -51,6 +49,8 @@ pub struct Runtime {
     exits: Mutex<Vec<Weak<dyn AtExit>>>,
     stores: Mutex<HashMap<StoreName, Weak<Vault>>>,
     http: OnceLock<Arc<Http>>,
+    /// In a child that was forked from this process: what takes this one's place.
+    child: OnceLock<&'static Runtime>,
 }
 
 impl Runtime {
@@ -63,6 +63,7 @@ impl Runtime {
             exits: Mutex::default(),
             stores: Mutex::default(),
             http: OnceLock::new(),
+            child: OnceLock::new(),
         }))
     }
 
@@ -85,7 +86,7 @@ impl Runtime {
 }
 
 static GENERATION: AtomicU64 = AtomicU64::new(0);
-static RUNTIME: LazyLock<ArcSwap<&'static Runtime>> = LazyLock::new(|| ArcSwap::from_pointee(Runtime::new(0)));
+static FIRST: LazyLock<&'static Runtime> = LazyLock::new(|| Runtime::new(0));
 
 /// A fork that is on its way: nobody is inside until it is dropped.
 struct Forking {
@@ -107,12 +108,15 @@ pub fn generation() -> u64 {
 pub fn runtime() -> &'static Runtime {
     static WATCHED: Once = Once::new();
     WATCHED.call_once(|| {
-        LazyLock::force(&RUNTIME);
         #[cfg(unix)]
         os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
         os::at_exit(at_exit);
     });
-    **RUNTIME.load()
+    let mut runtime = *FIRST;
+    while let Some(child) = runtime.child.get() {
+        runtime = child;
+    }
+    runtime
 }
 
 /// While this lives, no fork happens. Never take it twice on one thread.
@@ -164,9 +168,9 @@ extern "C" fn after_fork_in_child() {
     let Some(forking) = FORKING.take() else { return };
     forking.objects.iter().for_each(|object| object.child());
     mem::forget(forking);
-    let generation = GENERATION.load(Ordering::Acquire) + 1;
-    mem::forget(RUNTIME.swap(Arc::new(Runtime::new(generation))));
-    GENERATION.store(generation, Ordering::Release);
+    let parent = runtime();
+    let child = parent.child.get_or_init(|| Runtime::new(parent.generation + 1));
+    GENERATION.store(child.generation, Ordering::Release);
 }
 
 extern "C" fn at_exit() {

@@ -204,6 +204,14 @@ impl Held {
             && read.boot_ms.saturating_add(min_valid_ms) < self.until_boot_ms
     }
 
+    /// The wall clock, or what it would read if it had gone on evenly since this token came.
+    pub fn wall_ms(&self, read: Reading) -> i64 {
+        if self.until_wall_ms == i64::MAX {
+            return read.wall_ms;
+        }
+        read.wall_ms.max(self.until_wall_ms.saturating_sub(self.until_boot_ms).saturating_add(read.boot_ms))
+    }
+
     /// Unix time in milliseconds until which memory may serve it without a look at the store, if that time is not over.
     pub fn fresh_until_ms(&self, read: Reading, policy: &Policy, recheck_ms: i64, renewing: bool) -> Option<i64> {
         let mut left_ms = (self.until_wall_ms.saturating_sub(read.wall_ms))

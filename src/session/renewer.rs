@@ -193,10 +193,14 @@ impl Renewer {
             };
         }
         let mut interval = POLL.0;
+        let mut found = None;
         loop {
             self.check_open(&slot.key.session)?;
             if let Some(held) = self.in_memory(slot, &want) {
                 self.stats.hit(0);
+                return Ok(held);
+            }
+            if let Some(held) = renewed_since(slot, found) {
                 return Ok(held);
             }
             if let Some(job) = slot.running_job() {
@@ -209,6 +213,7 @@ impl Renewer {
                 Ok(loaded) => loaded,
                 Err(error) => return self.still_valid(slot, &want).ok_or(error),
             };
+            found = found.or_else(|| record.as_ref().map(|record| (record.grant, record.generation)));
             match self.decide(slot, record.as_deref(), &now, &want) {
                 Decision::Serve { early } => {
                     let Some(held) = slot.held().clone() else { continue };
@@ -376,10 +381,11 @@ impl Renewer {
         let attempt = record.and_then(|record| record.attempt.as_ref());
         let seen = slot.seen();
         let party = Party { policy: Policy { jitter: slot.jitter, ..self.party.policy }, ..self.party.clone() };
+        let read = Reading::now();
         let situation = Situation {
             record,
             now,
-            wall_ms: clock::wall_ms(),
+            wall_ms: slot.held().as_ref().map_or(read.wall_ms, |held| held.wall_ms(read)),
             party: &party,
             owner: attempt.map_or(OwnerLife::Unknown, |attempt| self.vault.store.life_of(&attempt.owner)),
             runs_here: attempt.is_some_and(|attempt| self.vault.runs(attempt.id)),
@@ -547,7 +553,7 @@ impl Renewer {
             match settled {
                 Ok(Some(record)) => {
                     let record = record.map(Arc::new);
-                    slot.publish(record.as_ref(), Reading { wall_ms: clock::wall_ms(), ..exchanged.sent_at });
+                    slot.publish(record.as_ref(), exchanged.sent_at);
                     return Ok(record);
                 }
                 Ok(None) => continue,
@@ -598,7 +604,7 @@ impl Renewer {
             };
         }
         let Some(record) = record else { return Ok(Flow::Again) };
-        let error = failed(session, outcome, record.reason.as_deref());
+        let error = failed(session, outcome, &record);
         let mine = record.attempt.as_ref().is_some_and(|attempt| attempt.id == sent.attempt);
         match outcome {
             Outcome::InvalidGrant(_) if record.state == State::Ended => Err(error.into()),
@@ -762,6 +768,13 @@ impl AtExit for Renewer {
     }
 }
 
+/// A token that is newer than what a caller found. The server has no better one, even if it is shorter than was wanted,
+/// or the rejected one once more: to ask again would be to ask for ever.
+fn renewed_since(slot: &Slot, found: Option<(Id, u64)>) -> Option<Arc<Held>> {
+    let (grant, generation) = found?;
+    slot.held().clone().filter(|held| held.record.grant == grant && held.record.generation > generation)
+}
+
 /// An exchange that has ended.
 struct Exchanged {
     sent: Sent,
@@ -852,7 +865,7 @@ fn refused(session: &str, refusal: &Refusal) -> Failed {
 }
 
 /// The error of an exchange, with what it means for the session.
-fn failed(session: &str, outcome: &Outcome, ended: Option<&str>) -> Error {
+fn failed(session: &str, outcome: &Outcome, record: &Record) -> Error {
     let meaning = match outcome {
         Outcome::InvalidGrant(_) => "the session has ended, the user must sign in again",
         Outcome::Refused(_) => "the session is kept",
@@ -860,8 +873,8 @@ fn failed(session: &str, outcome: &Outcome, ended: Option<&str>) -> Error {
         _ => "the session is kept, and the renewal is tried again until there is an answer",
     };
     let mut error = outcome.error(|failure| format!("session {session:?}: {}; {meaning}", failure.message));
-    if ended.is_some() {
-        error.reason = ended.map(str::to_owned);
+    if matches!(outcome, Outcome::InvalidGrant(_)) && record.state == State::Ended {
+        error.reason.clone_from(&record.reason);
     }
     error.about(session)
 }

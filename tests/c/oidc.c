@@ -245,11 +245,12 @@ static void free_party(party *p)
 
 int main(void)
 {
-    party parties[MAX_PARTIES] = {0};
+    party parties[MAX_PARTIES];
     const char *path = getenv("EVERGRANT_OIDC"), *rest;
     char *provider, *registrations, *registration;
     int count = 0;
 
+    memset(parties, 0, sizeof parties);
     NEED(path != NULL);
     provider = read_file(path);
     issuer = member(provider, "issuer");

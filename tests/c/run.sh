@@ -72,7 +72,7 @@ fi
 for program; do
 	case $program in
 	sqlite) beside_sqlite ;;
-	worker) ;; # tests/processes.rs builds and starts it
+	worker) ;; # tests/processes builds and starts it
 	*) every_way "$program" ;;
 	esac
 done

@@ -72,19 +72,19 @@ static int resource(const char *access_token)
 
 static void bare_flow(void)
 {
-    char request[32768], *answer = NULL, *old, *new;
+    char request[32768], *answer = NULL, *old, *fresh;
     char *token = first_token();
     old = member(token, "refresh_token");
     snprintf(request, sizeof request,
              "{\"site_url\":\"%s//\",\"client_id\":\"client\",\"client_secret\":\"secret\",\"refresh_token\":\"%s\"}", site,
              old);
     OK(evergrant_refresh(request, &answer, &error));
-    new = member(answer, "refresh_token");
-    CHECK(strcmp(old, new) != 0);
+    fresh = member(answer, "refresh_token");
+    CHECK(strcmp(old, fresh) != 0);
     has(answer, "\"instance_url\"");
     evergrant_string_free(answer);
     evergrant_string_free(old);
-    evergrant_string_free(new);
+    evergrant_string_free(fresh);
     FAILS(evergrant_refresh(request, NULL, &error), EVERGRANT_STATUS_SIGN_IN_REQUIRED, "expired_or_revoked");
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn token_answer(
     }
     if let Some(secret) = client.and_then(|client| client.secret.as_deref()) {
         let key = if options.wrong_signature { "not the secret" } else { secret };
-        answer.put("signature", &signature(key, &id, &issued_at));
+        answer.put("signature", signature(key, &id, &issued_at));
     }
     answer.put("token_format", "opaque");
     answer.put("scope", &grant.scope);

@@ -1,0 +1,405 @@
+//! What the tests play on: a server, a directory, workers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{env, thread};
+
+use evergrant_test_server::{Client, Entry, Fault, FaultKind, GraceKind, Options, Rotation, Server};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// For everything that must happen. Nothing takes this long unless it hangs.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Used refresh tokens end the family.
+pub const STRICT: Rotation = Rotation::Strict;
+
+/// Used refresh tokens still answer for a minute.
+pub const GRACE: Rotation =
+    Rotation::Grace { window_ms: 60_000, kind: GraceKind::SamePair, reuse: evergrant_test_server::Reuse::Revoke };
+
+/// A server, a directory for the store, and the errors of all workers. Tells everything when its test fails.
+pub struct Stage {
+    pub server: Server,
+    directory: TempDir,
+    seed: u64,
+}
+
+impl Stage {
+    pub fn new(rotation: Rotation) -> Self {
+        let server = Server::start(Options {
+            clients: vec![Client::confidential("client", "secret")],
+            rotation,
+            access_token_life_ms: 3_600_000,
+            ..Options::generic()
+        });
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
+        let seed = env::var("EVERGRANT_SEED").map_or(clock, |seed| seed.parse().expect("EVERGRANT_SEED is a number"));
+        Self { server, directory: tempfile::tempdir().expect("a directory"), seed }
+    }
+
+    /// Its own directory.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Random numbers of this test; `lane` makes several independent series.
+    pub fn random(&self, lane: u64) -> Random {
+        Random(Cell::new(self.seed.wrapping_add(lane.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
+    }
+
+    /// The configuration of a client on this server, with these members laid over.
+    pub fn config(&self, more: Value) -> String {
+        let mut config = json!({
+            "token_endpoint": self.server.token_endpoint(),
+            "client_id": "client",
+            "client_secret": "secret",
+            "store": format!("sqlite:{}", self.path().join("s.db").display()),
+        });
+        for (name, value) in more.as_object().expect("an object") {
+            config[name] = value.clone();
+        }
+        config.to_string()
+    }
+
+    /// A worker that has done nothing yet.
+    pub fn worker(&self) -> Worker {
+        Worker::start(self.path())
+    }
+
+    /// A worker with an open client.
+    pub fn open(&self, more: Value) -> Worker {
+        let worker = self.worker();
+        worker.call(&["open", &self.config(more)]).ok();
+        worker
+    }
+
+    /// A worker with an open client and a new session, "alice", that has its first token.
+    pub fn open_with_session(&self, more: Value) -> (Worker, Token) {
+        let worker = self.open(more);
+        worker.call(&["save", "alice", &self.sign_in()]).ok();
+        let token = worker.call(&["token", "alice"]).token();
+        (worker, token)
+    }
+
+    /// A new sign-in, as an argument of `save`. The access token is left out: the first use renews.
+    pub fn sign_in(&self) -> String {
+        json!({"refresh_token": self.server.sign_in("client", "user", "api").refresh_token}).to_string()
+    }
+
+    /// The next token request is answered only after so long.
+    pub fn delay_next(&self, before: Duration) {
+        self.server.fault(Fault::from(FaultKind::Delay).before(before.as_millis() as u64));
+    }
+
+    /// Waits until the server has read so many token requests.
+    pub fn wait_for_requests(&self, number: usize) -> Vec<Entry> {
+        wait_for(&format!("{number} token requests"), || {
+            let requests = self.server.token_requests();
+            (requests.len() >= number).then_some(requests)
+        })
+    }
+
+    /// How many renewals the server has answered with tokens.
+    pub fn renewals(&self) -> u64 {
+        self.server.stats().outcomes.get("ok").copied().unwrap_or_default()
+    }
+
+    /// Nobody has presented a used refresh token, and nobody was refused.
+    pub fn assert_no_token_was_used_twice(&self) {
+        let stats = self.server.stats();
+        assert_eq!(stats.outcomes.keys().copied().collect::<Vec<_>>(), ["ok"], "{stats:?}");
+        for family in self.server.families() {
+            assert!(family.revoked.is_none(), "{family:?}");
+            let twice = family.refresh_tokens.iter().filter(|token| token.presentations > 1);
+            assert_eq!(twice.count(), 0, "{family:?}");
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        println!("EVERGRANT_SEED={}", self.seed);
+        for entry in self.server.log().iter().rev().take(40).rev() {
+            println!("server: {}", json!(entry));
+        }
+        println!("server: {:?}", self.server.stats());
+        for file in fs::read_dir(self.path()).into_iter().flatten().flatten() {
+            let path = file.path();
+            if path.extension().is_some_and(|extension| extension == "stderr") {
+                let text = fs::read_to_string(&path).unwrap_or_default();
+                text.lines().for_each(|line| println!("{}: {line}", file.file_name().display()));
+            }
+        }
+    }
+}
+
+/// A worker process. Killed when dropped.
+pub struct Worker {
+    child: RefCell<Child>,
+    stdin: RefCell<ChildStdin>,
+    lines: Receiver<Reply>,
+    early: RefCell<VecDeque<Reply>>,
+    tags: Cell<u32>,
+}
+
+impl Worker {
+    fn start(directory: &Path) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("worker-{}.stderr", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let errors = File::create(directory.join(name)).expect("a file for its errors");
+        let mut child = Command::new(program())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .expect("a worker");
+        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let (send, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines() {
+                // A killed worker's last line may be half a line.
+                let Some(reply) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { return };
+                if send.send(reply).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            child: RefCell::new(child),
+            stdin: RefCell::new(stdin),
+            lines,
+            early: RefCell::default(),
+            tags: Cell::new(0),
+        }
+    }
+
+    /// Tells it a command, and returns the tag that its replies will have.
+    pub fn tell(&self, words: &[&str]) -> String {
+        self.tags.set(self.tags.get() + 1);
+        let tag = self.tags.get().to_string();
+        let line = format!("{tag}\t{}\n", words.join("\t"));
+        // A worker that is gone gives no reply: that is noticed where one is needed.
+        let _ = self.stdin.borrow_mut().write_all(line.as_bytes());
+        tag
+    }
+
+    /// The next reply with this tag; `None`: the worker is gone.
+    pub fn reply_if_any(&self, tag: &str) -> Option<Reply> {
+        let mut early = self.early.borrow_mut();
+        if let Some(place) = early.iter().position(|reply| reply.tag == tag) {
+            return early.remove(place);
+        }
+        let until = Instant::now() + LIMIT;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(reply) if reply.tag == tag => return Some(reply),
+                Ok(reply) => early.push_back(reply),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("worker {} hangs, no reply to {tag}", self.pid()),
+            }
+        }
+    }
+
+    /// The next reply with this tag.
+    pub fn reply(&self, tag: &str) -> Reply {
+        self.reply_if_any(tag).unwrap_or_else(|| panic!("worker {} is gone before its reply to {tag}", self.pid()))
+    }
+
+    /// Tells it a command and waits for the reply.
+    pub fn call(&self, words: &[&str]) -> Reply {
+        self.reply(&self.tell(words))
+    }
+
+    /// Has so many threads run a command at the same moment; returns the tag of their replies.
+    pub fn threads(&self, number: usize, words: &[&str]) -> String {
+        let number = number.to_string();
+        let tag = self.tell(&[&["threads", &*number], words].concat());
+        self.reply(&tag).ok();
+        format!("{tag}.thread")
+    }
+
+    /// Forks a child that runs these commands, each with spaces between its words. The tag of its replies, and its pid.
+    pub fn fork(&self, commands: &[&str]) -> (String, Process) {
+        let tag = self.tell(&["fork", &commands.join("\x1e")]);
+        let pid = self.reply(&tag).ok().as_i64().expect("a pid");
+        (format!("{tag}.child"), Process(pid as i32))
+    }
+
+    /// What the store knows of "alice".
+    pub fn describe(&self) -> Value {
+        self.call(&["describe", "alice"]).ok()
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.borrow().id() as i32
+    }
+
+    pub fn process(&self) -> Process {
+        Process(self.pid())
+    }
+
+    /// kill -9, and gone when this returns.
+    pub fn kill(&self) {
+        let mut child = self.child.borrow_mut();
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    /// Waits for its end.
+    pub fn wait(&self) -> ExitStatus {
+        wait_for("a worker's end", || self.child.borrow_mut().try_wait().expect("its status"))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Any process of a test.
+#[derive(Clone, Copy, Debug)]
+pub struct Process(pub i32);
+
+impl Process {
+    pub fn signal(self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("a signal");
+    }
+
+    pub fn lives(self) -> bool {
+        test_kill_process(self.pid()).is_ok()
+    }
+
+    /// The names of its threads.
+    pub fn threads(self) -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0)).expect("its threads");
+        tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).collect()
+    }
+
+    /// How many descriptors it has open.
+    pub fn descriptors(self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.0)).expect("its descriptors").count()
+    }
+
+    fn pid(self) -> Pid {
+        Pid::from_raw(self.0).expect("a pid")
+    }
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Reply {
+    pub tag: String,
+    pub us: u64,
+    pub status: String,
+    pub answer: Value,
+}
+
+impl Reply {
+    /// The answer of a command that must succeed.
+    #[track_caller]
+    pub fn ok(&self) -> Value {
+        assert_eq!(self.status, "OK", "{}", self.answer);
+        self.answer.clone()
+    }
+
+    /// The token of a command that must give one.
+    #[track_caller]
+    pub fn token(&self) -> Token {
+        serde_json::from_value(self.ok()).expect("a token")
+    }
+
+    /// The message of a command that must fail with this status.
+    #[track_caller]
+    pub fn failure(&self, status: &str) -> String {
+        assert_eq!(self.status, status, "{}", self.answer);
+        self.answer["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    pub fn took(&self) -> Duration {
+        Duration::from_micros(self.us)
+    }
+}
+
+/// A token as applications see it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Token {
+    pub access_token: String,
+    pub generation: u64,
+    pub expires_at_s: u64,
+    #[serde(default)]
+    pub uncommitted: bool,
+}
+
+/// Random numbers that a seed repeats (splitmix64).
+pub struct Random(Cell<u64>);
+
+impl Random {
+    pub fn below(&self, end: u64) -> u64 {
+        self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let mixed = (self.0.get() ^ self.0.get() >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) % end
+    }
+}
+
+/// Unix time.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64)
+}
+
+/// Waits until something is there.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The shared library that cargo has built for this very test run.
+pub fn library() -> PathBuf {
+    env::current_exe().expect("the test").with_file_name("libevergrant.so")
+}
+
+/// The worker, compiled once for this test run against that library.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let build = Path::new(env!("CARGO_TARGET_TMPDIR")).join("processes");
+        fs::create_dir_all(&build).expect("a directory");
+        // The name by which the program will ask for it.
+        let soname = build.join(format!("libevergrant.so.{}", evergrant::capi::ABI_VERSION));
+        let _ = fs::remove_file(&soname);
+        std::os::unix::fs::symlink(library(), &soname).expect("a link");
+        let program = build.join("worker");
+        let rpath = format!("-Wl,-rpath,{}", build.display());
+        let compiled = Command::new("cc")
+            .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-pthread"])
+            .args([Path::new("-I"), &root.join("include"), &root.join("tests/c/worker.c"), Path::new("-o"), &program])
+            .args([&*soname, Path::new(&rpath), Path::new("-ldl")])
+            .output()
+            .expect("a C compiler");
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+        program
+    })
+}
