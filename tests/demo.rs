@@ -14,7 +14,8 @@ use tempfile::TempDir;
 fn make_demo(environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new("make");
     // Not what `make test-demo` or a user's shell sets.
-    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "EVERGRANT_CONFIG", "EVERGRANT_REFRESH_TOKEN", "EVERGRANT_DEMO_RENEW"]
+    for name in
+        ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "EVERGRANT_CONFIG", "EVERGRANT_REFRESH_TOKEN", "EVERGRANT_DEMO_RENEW"]
     {
         command.env_remove(name);
     }

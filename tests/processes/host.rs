@@ -110,7 +110,9 @@ fn a_hosts_signals_run_on_its_own_threads_and_break_nothing() {
     let idle = |worker: &Worker| (worker.process().threads().len() == 1).then_some(());
     worker.call(&["signals", "on"]).ok();
     let renewals = worker.threads(2, &["repeat", "renew", "alice"]);
-    wait_for("a thread of the library", || worker.process().threads().contains(&"evergrant\n".to_owned()).then_some(()));
+    wait_for("a thread of the library", || {
+        worker.process().threads().contains(&"evergrant\n".to_owned()).then_some(())
+    });
     wait_for("40 renewals", || (stage.renewals() >= 40).then_some(()));
     for name in worker.process().threads() {
         assert!(["worker\n", "evergrant\n"].contains(&&*name), "a thread is called {name:?}");
