@@ -80,8 +80,11 @@ demo-program:
 	$(CARGO) build --release
 	@mkdir -p build/demo
 	@ln -sf $(abspath $(RELEASE))/$(SHARED) build/demo/$(SHARED_ABI)
-	@$(CC) -std=c99 -O2 -Wall -Wextra -Wpedantic -Werror $(CFLAGS) -Iinclude $(DEMO) build/demo/$(SHARED_ABI) \
-		'-Wl,-rpath,$(DEMO_RPATH)' $(LDFLAGS) -o build/demo/demo
+	@$(MAKE) --no-print-directory --silent build/demo/demo
+
+build/demo/demo: $(DEMO) bindings/c/examples/demo/demo.h include/evergrant.h
+	$(CC) -std=c99 -O2 -Wall -Wextra -Wpedantic -Werror $(CFLAGS) -Iinclude $(DEMO) build/demo/$(SHARED_ABI) \
+		'-Wl,-rpath,$(DEMO_RPATH)' $(LDFLAGS) -o $@
 
 .PHONY: test-demo
 test-demo: ## Test `make demo`, in both of its modes

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
@@ -13,15 +14,31 @@ use tempfile::TempDir;
 
 fn make_demo(environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new("make");
-    // Not what `make test-demo` or a user's shell sets.
-    for name in
-        ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "EVERGRANT_CONFIG", "EVERGRANT_REFRESH_TOKEN", "EVERGRANT_DEMO_RENEW"]
-    {
-        command.env_remove(name);
+    // Not what `make test-demo` and Cargo set: with Cargo's variables everything would be built again.
+    let set_for_tests = [
+        "OUT_DIR",
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_EXE_",
+        "EVERGRANT_",
+        "MAKEFLAGS",
+        "MFLAGS",
+        "MAKELEVEL",
+    ];
+    for (name, _) in env::vars_os() {
+        if name == "CARGO" || set_for_tests.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(name);
+        }
     }
     command.args(["--no-print-directory", "demo"]).current_dir(env!("CARGO_MANIFEST_DIR"));
     command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// One at a time: each may build the demo.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -30,6 +47,7 @@ fn text(bytes: &[u8]) -> String {
 
 /// Standard output and error of a run that must end like this.
 fn run(is_success: bool, environment: &[(&str, &str)]) -> (String, String) {
+    let _turn = turn();
     let Output { status, stdout, stderr } = make_demo(environment).output().expect("make");
     let (stdout, stderr) = (text(&stdout), text(&stderr));
     assert_eq!(status.success(), is_success, "{status}\n{stdout}\n{stderr}");
@@ -67,6 +85,7 @@ fn the_demo_shows_its_eight_steps_and_leaves_nothing() {
 #[ignore = "builds the release library; make test-demo"]
 fn an_interrupted_demo_leaves_nothing() {
     run(true, &[]); // So that it is built.
+    let _turn = turn();
     let temporary = tempfile::tempdir().unwrap();
     let target = env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
     let mut demo = Command::new("build/demo/demo")
@@ -166,9 +185,9 @@ fn a_session_of_ones_own_org_is_renewed_and_kept() {
     ] {
         assert!(shown.contains(part), "{part}\n{shown}");
     }
-    let issued = org.server.families()[0].access_tokens.iter().map(|token| token.token.clone()).collect::<Vec<_>>();
-    let refresh_tokens = org.server.families()[0].refresh_tokens.iter().map(|token| token.token.clone());
-    for secret in refresh_tokens.chain(issued) {
+    let family = org.server.families().remove(0);
+    let refresh_tokens = family.refresh_tokens.iter().map(|token| &token.token);
+    for secret in refresh_tokens.chain(family.access_tokens.iter().map(|token| &token.token)) {
         assert!(!shown.contains(&secret[..20]), "{shown}");
     }
 

@@ -9,7 +9,7 @@ fn error(members: &str) -> String {
     let base = r#""site_url":"https://my.site.com","client_id":"id","store":"memory:""#;
     let error = Config::from_json(&format!("{{{base},{members}}}")).expect_err(members);
     assert_eq!(error.status, crate::Status::InvalidArgument, "{error}");
-    error.message
+    error.message.clone()
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn what_is_missing_is_named() {
 fn stores() {
     let store = |store: &str| {
         let json = format!(r#"{{"site_url":"https://x.example","client_id":"x","store":"{store}"}}"#);
-        Config::from_json(&json).map(|c| c.store).map_err(|error| error.message)
+        Config::from_json(&json).map(|c| c.store).map_err(|error| error.message.clone())
     };
     let sqlite = |path: PathBuf| Ok(StoreLocation::Sqlite { path, default: false });
     assert_eq!(store("memory:"), Ok(StoreLocation::Memory));

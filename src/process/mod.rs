@@ -4,7 +4,7 @@
 //! no lock that a thread of the parent may have held, and closes nothing that the parent still uses.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +47,7 @@ pub struct Runtime {
     gate: RwLock<()>,
     forks: Mutex<Vec<Weak<dyn AtFork>>>,
     exits: Mutex<Vec<Weak<dyn AtExit>>>,
-    stores: Mutex<HashMap<StoreName, Weak<Vault>>>,
+    stores: Mutex<BTreeMap<StoreName, Weak<Vault>>>,
     http: OnceLock<Arc<Http>>,
     /// In a child that was forked from this process: what takes this one's place.
     child: OnceLock<&'static Runtime>,

@@ -191,12 +191,10 @@ pub fn decide(situation: &Situation, want: &Want) -> Decision {
         {
             Decision::Adopt
         }
-        Want::Newer { than: Some(than), .. }
-            if *than != (record.grant, record.generation) && record.serves(wall_ms, 0) =>
-        {
-            Decision::Adopt
+        Want::Newer { than: Some(than), .. } if record.is_newer(*than) && record.serves(wall_ms, 0) => Decision::Adopt,
+        Want::NoDoubt if record.attempt.as_ref().is_none_or(|attempt| attempt.generation < record.generation) => {
+            Decision::Serve { early: None }
         }
-        Want::NoDoubt if record.attempt.is_none() => Decision::Serve { early: None },
         _ => renewal(situation, record, anyway),
     }
 }
@@ -239,14 +237,14 @@ fn renewal(situation: &Situation, record: &Record, anyway: bool) -> Decision {
 
 /// Whether the exchange of an open attempt is known, or must be assumed, to be over.
 fn takeable(situation: &Situation, attempt: &Attempt) -> bool {
-    let mine = attempt.owner.handle == situation.party.owner.handle;
     let late_ms = situation.now.ms - attempt.until_ms;
+    let mine = attempt.owner.handle == situation.party.owner.handle;
     attempt.doubt
-        || (mine && !situation.runs_here)
         || match situation.owner {
+            _ if mine => !situation.runs_here,
             OwnerLife::Dead => true,
             OwnerLife::Unknown => late_ms >= 0,
-            OwnerLife::Alive => situation.party.policy.local && late_ms >= HANG_LIMIT_MS && !situation.runs_here,
+            OwnerLife::Alive => situation.party.policy.local && late_ms >= HANG_LIMIT_MS,
         }
 }
 
@@ -269,8 +267,9 @@ fn restored(record: &Record, seen: &Record) -> Record {
     {
         remember(&mut restored.known.spent, keys.of_token(old));
     }
-    restored.state = State::Active;
-    restored.reason = None;
+    restored.state = seen.state;
+    restored.reason.clone_from(&seen.reason);
+    restored.signature_mismatch = seen.signature_mismatch;
     restored.generation = seen.generation;
     restored.life = seen.life;
     restored.renewed_at_ms = seen.renewed_at_ms;
@@ -343,7 +342,7 @@ fn settle_done(record: &Record, sent: &Sent, spent: &Arc<str>, answer: &Answer, 
         _ => {
             // Rows 9 and 10: the grant is gone here, so it must go at the server.
             let token = successor?;
-            if record.secrets.to_revoke.contains(token) {
+            if record.secrets.to_revoke.contains(token) || record.secrets.holds(token) {
                 return None;
             }
             next.secrets.to_revoke.push(token.clone());
@@ -597,7 +596,7 @@ impl Policy {
 
 impl BackOff {
     /// How long it still runs.
-    fn runs_for(&self, now: &Now) -> Option<i64> {
+    pub fn runs_for(&self, now: &Now) -> Option<i64> {
         (self.clock == now.clock && now.ms < self.until_ms).then(|| self.until_ms - now.ms)
     }
 
@@ -644,6 +643,11 @@ impl Record {
         Self { version: self.version.wrapping_add(1).max(1), ..self.clone() }
     }
 
+    /// Whether it is a later generation, or another grant, than this one.
+    pub fn is_newer(&self, than: (Id, u64)) -> bool {
+        self.grant != than.0 || self.generation > than.1
+    }
+
     /// Whether the access token is valid for `min_valid_ms` from now on.
     pub fn serves(&self, wall_ms: i64, min_valid_ms: i64) -> bool {
         self.state == State::Active
@@ -677,6 +681,7 @@ impl Record {
         self.secrets.refresh_token = Some(spare);
         // Its access token went to somebody else.
         self.secrets.access_token = None;
+        self.secrets.members = None;
         self.life = None;
         self.generation += 1;
     }
@@ -690,7 +695,8 @@ impl Record {
 
     fn bury(&mut self, before: &Record, moment: &Moment) {
         let open_ms = before.attempt.as_ref().map_or(0, |attempt| (attempt.until_ms - moment.now.ms).max(0));
-        self.delete_after_ms = Some(moment.wall_ms.saturating_add(open_ms).saturating_add(TOMBSTONE_MS));
+        let after_ms = moment.wall_ms.saturating_add(open_ms).saturating_add(TOMBSTONE_MS);
+        self.delete_after_ms = self.delete_after_ms.max(Some(after_ms));
         self.reason = None;
         self.life = None;
         self.attempt = None;

@@ -231,7 +231,7 @@ pub struct Entry {
 }
 
 /// The part of a record that is sealed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Secrets {
     /// The refresh token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -253,6 +253,13 @@ pub struct Secrets {
     /// Members of a newer version.
     #[serde(flatten)]
     pub others: Map<String, Value>,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A newer version's members are secrets, too.
+        f.write_str("Secrets")
+    }
 }
 
 impl Default for Secrets {

@@ -1,14 +1,16 @@
 /*
- * One request to a server on this machine: enough to see what a token is worth, and to drive a test server.
+ * What programs need that speak with a server: one request, and a look at the library's threads.
  */
 #ifndef TEST_HTTP_H
 #define TEST_HTTP_H
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 /*
@@ -32,8 +34,7 @@ static int http(const char *url, const char *path, const char *bearer, const cha
     to.sin_port = htons(port);
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     length = snprintf(text, sizeof text,
-                      "%s %s%s HTTP/1.1\r\nHost: 127.0.0.1:%hu\r\nConnection: close\r\n%s%s%s"
-                      "Content-Type: application/json\r\n"
+                      "%s %s%s HTTP/1.0\r\nHost: 127.0.0.1:%hu\r\nConnection: close\r\n%s%s%sContent-Type: application/json\r\n"
                       "Content-Length: %lu\r\n\r\n%s",
                       body ? "POST" : "GET", url + base, path, port, bearer ? "Authorization: Bearer " : "",
                       bearer ? bearer : "", bearer ? "\r\n" : "", body ? (unsigned long)strlen(body) : 0,
@@ -48,6 +49,25 @@ static int http(const char *url, const char *path, const char *bearer, const cha
     if (n != 0 || !end || sscanf(text, "HTTP/1.%*d %d", &status) != 1)
         return -1;
     return snprintf(answer, size, "%s", end + 4) < (int)size ? status : -1;
+}
+
+/* Whether the library's threads are gone: they end when they have had nothing to do for two seconds. */
+static int alone(void)
+{
+    struct timespec pause = {0, 50 * 1000 * 1000};
+    for (int tries = 0; tries < 600; tries++) {
+        DIR *tasks = opendir("/proc/self/task");
+        int count = 0;
+        struct dirent *task;
+        while (tasks && (task = readdir(tasks)) != NULL)
+            count += task->d_name[0] != '.';
+        if (tasks)
+            closedir(tasks);
+        if (count <= 1)
+            return 1;
+        nanosleep(&pause, NULL);
+    }
+    return 0;
 }
 
 #endif

@@ -277,5 +277,6 @@ int main(void)
     evergrant_string_free(registrations);
     evergrant_string_free(userinfo_endpoint);
     evergrant_string_free(issuer);
+    CHECK(alone());
     return done();
 }

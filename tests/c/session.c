@@ -110,7 +110,7 @@ static void whole_life(const char *store)
     OK(evergrant_session_token(client, "alice", NULL, &token, &error));
     has(token, "\"generation\":1");
     has(token, "\"expiry\":\"unknown\"");
-    CHECK(strstr(token, "refresh_token\"") == NULL);
+    CHECK(strstr(token, "\"refresh_token\":") == NULL);
     CHECK(token_requests() == requests);
     evergrant_string_free(token);
 
@@ -183,5 +183,6 @@ int main(void)
     whole_life(store);
     snprintf(command, sizeof command, "rm -r %s", directory);
     CHECK(system(command) == 0);
+    CHECK(alone());
     return done();
 }

@@ -143,7 +143,7 @@ impl Scene {
 pub trait Tell {
     fn tell(&self, session: &str) -> Value;
     fn count(&self) -> Value;
-    fn events(&self) -> Vec<Value>;
+    fn log(&self) -> Vec<Value>;
 
     fn state(&self, session: &str) -> String {
         self.tell(session)["state"].as_str().unwrap().to_owned()
@@ -157,7 +157,7 @@ pub trait Tell {
     }
 
     fn events_of(&self, kind: &str) -> Vec<Value> {
-        self.events().into_iter().filter(|event| event["kind"] == kind).collect()
+        self.log().into_iter().filter(|event| event["kind"] == kind).collect()
     }
 }
 
@@ -170,8 +170,8 @@ impl Tell for Client {
         parsed(&self.stats().unwrap())
     }
 
-    fn events(&self) -> Vec<Value> {
-        parsed(&Client::events(self, 0, 0).unwrap())["events"].as_array().unwrap().clone()
+    fn log(&self) -> Vec<Value> {
+        parsed(&self.events(0, 0).unwrap())["events"].as_array().unwrap().clone()
     }
 }
 

@@ -71,7 +71,7 @@ fn refusal(options: SqliteOptions) -> String {
     assert_eq!(error.status, crate::Status::Store);
     assert!(!error.message.contains('\n') && !error.message.contains("canary"), "{error}");
     assert!(error.message.ends_with(". No refresh token was spent."), "{error}");
-    error.message
+    error.message.clone()
 }
 
 /// What every store must do.

@@ -76,12 +76,11 @@ void check_count(long found, long expected, const char *what)
         fail("%s: %ld, not %ld", what, found, expected);
 }
 
-void check_ok(evergrant_status status, evergrant_error *error, const char *what)
+void check_ok(evergrant_status status, evergrant_error *const *error, const char *what)
 {
     checks++;
     if (status != EVERGRANT_STATUS_OK)
-        fail("%s: %s: %s", what, evergrant_status_name((int32_t)status), evergrant_error_message(error));
-    evergrant_error_free(error);
+        fail("%s: %s: %s", what, evergrant_status_name((int32_t)status), evergrant_error_message(*error));
 }
 
 char *member(const char *json, const char *name)
@@ -195,7 +194,7 @@ static evergrant_client *open_client(const char *with)
 {
     evergrant_client *opened = NULL;
     evergrant_error *error = NULL;
-    check_ok(evergrant_client_open(with, &opened, &error), error, "evergrant_client_open");
+    check_ok(evergrant_client_open(with, &opened, &error), &error, "evergrant_client_open");
     return opened;
 }
 
@@ -209,7 +208,7 @@ static char *access_token(const evergrant_client *from)
 {
     char *token = NULL;
     evergrant_error *error = NULL;
-    check_ok(evergrant_session_access_token(from, SESSION, NULL, &token, &error), error, "evergrant_session_access_token");
+    check_ok(evergrant_session_access_token(from, SESSION, NULL, &token, &error), &error, "evergrant_session_access_token");
     return token;
 }
 
@@ -217,7 +216,7 @@ static char *renew(const evergrant_client *with, const char *rejected)
 {
     char *token = NULL;
     evergrant_error *error = NULL;
-    check_ok(evergrant_session_renew(with, SESSION, rejected, NULL, &token, &error), error, "evergrant_session_renew");
+    check_ok(evergrant_session_renew(with, SESSION, rejected, NULL, &token, &error), &error, "evergrant_session_renew");
     return token;
 }
 
@@ -225,7 +224,7 @@ static char *describe(void)
 {
     char *json = NULL;
     evergrant_error *error = NULL;
-    check_ok(evergrant_session_describe(client, SESSION, &json, &error), error, "evergrant_session_describe");
+    check_ok(evergrant_session_describe(client, SESSION, &json, &error), &error, "evergrant_session_describe");
     return json;
 }
 
@@ -322,8 +321,8 @@ static void first_token(void)
     char *token = NULL;
     client = open_client(config);
     double begin = now_ms();
-    check_ok(evergrant_session_save(client, SESSION, grant, &error), error, "evergrant_session_save");
-    check_ok(evergrant_session_token(client, SESSION, NULL, &token, &error), error, "evergrant_session_token");
+    check_ok(evergrant_session_save(client, SESSION, grant, &error), &error, "evergrant_session_save");
+    check_ok(evergrant_session_token(client, SESSION, NULL, &token, &error), &error, "evergrant_session_token");
     double took = now_ms() - begin;
 
     check_seen(before, 1, 1, 1, 0);
@@ -371,7 +370,9 @@ static void rotation(void)
     check(strcmp(old, renewed) != 0, "the access token is a new one");
     check_member(token, "generation", "3");
     check_count(most_presentations(), 1, "presentations of any refresh token");
-    char *tokens = site_look("tokens");
+    char *tokens = site_look("tokens"), *settings = site_look("settings");
+    check_member(settings, "rotation", "strict");
+    free(settings);
     check_count(occurrences(tokens, "\"standing\":\"used\""), 2, "refresh tokens that are spent");
     check_count(occurrences(tokens, "\"standing\":\"current\""), 1, "refresh tokens that are good");
     tell("renewal, rotation", "refresh token 3 of this session is kept, 1 and 2 are spent: a second use of one");

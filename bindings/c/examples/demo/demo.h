@@ -18,8 +18,8 @@ void need(int is_true, const char *what);
 /* Fails unless both numbers are the same. */
 void check_count(long found, long expected, const char *what);
 
-/* Fails unless the call was successful. Frees the error, if there is one. */
-void check_ok(evergrant_status status, evergrant_error *error, const char *what);
+/* Fails, with the error's message, unless the call was successful. (A pointer: the call that is another argument sets it.) */
+void check_ok(evergrant_status status, evergrant_error *const *error, const char *what);
 
 /* One member of a JSON object as text; fails if it has no such member. Free with evergrant_string_free(). */
 char *member(const char *json, const char *name);

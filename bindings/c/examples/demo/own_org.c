@@ -223,7 +223,7 @@ static long exchanges(const evergrant_client *client)
 {
     char *stats = NULL;
     evergrant_error *error = NULL;
-    check_ok(evergrant_client_stats(client, &stats, &error), error, "counters");
+    check_ok(evergrant_client_stats(client, &stats, &error), &error, "counters");
     char *by_outcome = member(stats, "exchanges");
     long sum = 0;
     for (const char *at = strchr(by_outcome, ':'); at; at = strchr(at + 1, ':'))
@@ -285,13 +285,13 @@ int own_org(const char *config_file)
 
     evergrant_client *client = NULL;
     evergrant_error *error = NULL;
-    check_ok(evergrant_client_open(config, &client, &error), error, config_file);
+    check_ok(evergrant_client_open(config, &client, &error), &error, config_file);
     printf("evergrant %s, with %s: session \"%s\"\n", evergrant_version(), config_file, session);
 
     const char *given = from_environment && *from_environment ? from_environment : refresh_token;
     if (given) {
         char *grant = grant_of(given);
-        check_ok(evergrant_session_save(client, session, grant, &error), error, "the refresh token");
+        check_ok(evergrant_session_save(client, session, grant, &error), &error, "the refresh token");
         wipe(grant);
         free(grant);
     }
@@ -303,7 +303,7 @@ int own_org(const char *config_file)
 
     char *token = NULL;
     double begin = now_ms();
-    check_ok(evergrant_session_token(client, session, NULL, &token, &error), error, "a token");
+    check_ok(evergrant_session_token(client, session, NULL, &token, &error), &error, "a token");
     show(token, exchanges(client), now_ms() - begin);
 
     const char *again = getenv("EVERGRANT_DEMO_RENEW");
@@ -311,7 +311,7 @@ int own_org(const char *config_file)
         long before = exchanges(client);
         char *renewed = NULL;
         begin = now_ms();
-        check_ok(evergrant_session_renew(client, session, NULL, NULL, &renewed, &error), error, "the second renewal");
+        check_ok(evergrant_session_renew(client, session, NULL, NULL, &renewed, &error), &error, "the second renewal");
         printf("once more, because of EVERGRANT_DEMO_RENEW=1\n");
         show(renewed, exchanges(client) - before, now_ms() - begin);
         evergrant_string_free(renewed);

@@ -1,0 +1,142 @@
+//! What callers run, on their own threads: serve from memory, look into the store, start or join a job, wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Renewer;
+use super::words::refused;
+use crate::config::EarlyRenewal;
+use crate::error::{Error, Result, Status};
+use crate::session::cache::{Failed, Held, Reading, Slot, Waited};
+use crate::session::events::count;
+use crate::session::protocol::{Decision, Want};
+use crate::session::record::Id;
+
+/// Callers with time left wait for a renewal that goes on by itself within this time.
+const SOON: Duration = Duration::from_secs(2);
+/// The first and the longest wait between two looks at another party's attempt.
+const POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+
+impl Renewer {
+    /// What a caller wants, from memory, from the store, or from a renewal that it starts or joins.
+    pub fn obtain(&self, slot: &Arc<Slot>, mut want: Want, until: Instant) -> Result<Arc<Held>> {
+        if let Want::Newer { than: than @ None, .. } = &mut want {
+            let held = slot.held().clone();
+            *than = match held {
+                Some(held) => Some((held.record.grant, held.record.generation)),
+                None => self.load(slot)?.0.map(|record| (record.grant, record.generation)),
+            };
+        }
+        let mut interval = POLL.0;
+        let mut found = None;
+        loop {
+            self.check_open(&slot.key.session)?;
+            if let Some(held) = self.in_memory(slot, &want) {
+                self.stats.hit(0);
+                return Ok(held);
+            }
+            if let Some(held) = renewed_since(slot, found) {
+                return Ok(held);
+            }
+            if let Some(job) = slot.running_job() {
+                match self.join(slot, job, &want, until)? {
+                    Some(held) => return Ok(held),
+                    None => continue,
+                }
+            }
+            let (record, now) = match self.load(slot) {
+                Ok(loaded) => loaded,
+                Err(error) => return self.still_valid(slot, &want).ok_or(error),
+            };
+            found = found.or_else(|| record.as_ref().map(|record| (record.grant, record.generation)));
+            match self.decide(slot, record.as_deref(), &now, &want) {
+                Decision::Serve { early } => {
+                    let Some(held) = slot.held().clone() else { continue };
+                    match early {
+                        None => held.quiet_for(Reading::now(), 1000),
+                        Some(_) => self.renew_early(slot, &want, until),
+                    }
+                    return Ok(self.still_valid(slot, &want).unwrap_or(held));
+                }
+                Decision::Adopt => {
+                    if let Some(held) = slot.held().clone() {
+                        return Ok(held);
+                    }
+                }
+                Decision::Wait => {
+                    if interval == POLL.0 {
+                        count(&self.stats.waits);
+                    }
+                    if Instant::now() >= until {
+                        return self.out_of_time(slot, &want);
+                    }
+                    slot.wait_to_poll(interval, until);
+                    interval = (interval * 3 / 2).min(POLL.1);
+                }
+                Decision::Refuse(refusal) => {
+                    let failed = refused(&slot.key.session, &refusal);
+                    if let Some(held) = self.after_failure(slot, failed, &want, until)? {
+                        return Ok(held);
+                    }
+                }
+                Decision::Claim { .. } | Decision::Write(..) => {
+                    let job = self.start(slot, want.clone());
+                    if let Some(held) = self.join(slot, job, &want, until)? {
+                        return Ok(held);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a job. `None`: look again.
+    fn join(&self, slot: &Slot, job: u64, want: &Want, until: Instant) -> Result<Option<Arc<Held>>> {
+        match slot.wait_for_job(job, until, || self.is_closing()) {
+            Waited::Finished => Ok(None),
+            Waited::TimedOut => self.out_of_time(slot, want).map(Some),
+            Waited::Failed(failed) => self.after_failure(slot, failed, want, until),
+        }
+    }
+
+    /// A token that is still valid makes up for a failure; a renewal that goes on by itself soon is waited for.
+    fn after_failure(&self, slot: &Slot, failed: Failed, want: &Want, until: Instant) -> Result<Option<Arc<Held>>> {
+        if let Some(held) = self.still_valid(slot, want) {
+            return Ok(Some(held));
+        }
+        match failed.goes_on_after {
+            Some(wait) if wait <= SOON && Instant::now() + wait < until => {
+                slot.wait_for_change(wait);
+                Ok(None)
+            }
+            _ => Err(failed.error),
+        }
+    }
+
+    fn out_of_time(&self, slot: &Slot, want: &Want) -> Result<Arc<Held>> {
+        self.still_valid(slot, want).ok_or_else(|| {
+            let session = &slot.key.session;
+            let what = if self.config.renews {
+                "your wait ended before the renewal did; it goes on without you, ask again"
+            } else {
+                "your wait ended before another party renewed it; this client has renews: false"
+            };
+            Error::new(Status::TimedOut, format!("session {session:?}: {what}")).about(session)
+        })
+    }
+
+    fn renew_early(&self, slot: &Arc<Slot>, want: &Want, until: Instant) {
+        let job = self.start(slot, want.clone());
+        if self.config.early_renewal == EarlyRenewal::Wait {
+            // Its failure is an event: the token is still valid.
+            slot.wait_for_job(job, until, || self.is_closing());
+        }
+    }
+}
+
+/// A token that is newer than what a caller found. The server has no better one, even if it is shorter than was wanted,
+/// or the rejected one once more: to ask again would be to ask for ever.
+fn renewed_since(slot: &Slot, found: Option<(Id, u64)>) -> Option<Arc<Held>> {
+    let (grant, generation) = found?;
+    let newer = |held: &Held| held.record.grant == grant && held.record.generation > generation;
+    slot.held().clone().filter(|held| newer(held) && held.is_valid(Reading::now(), 0))
+}

@@ -1,0 +1,53 @@
+//! What a sign-out leaves to do: the tokens that the server has yet to confirm revoked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Renewer;
+use crate::error::Result;
+use crate::oauth::{self, Deadline};
+use crate::session::cache::{Failed, Reading, Slot};
+use crate::session::events::Event;
+use crate::session::protocol;
+
+impl Renewer {
+    /// Has what is left of a sign-out revoked, at most once in this long.
+    pub(super) fn start_sweep(&self, slot: &Slot, at_most_every: Duration) -> Option<u64> {
+        if !slot.may_sweep(at_most_every) {
+            return None;
+        }
+        // Through the vault, since a load knows its slot only by reference.
+        let slot = self.vault.slot(&slot.key);
+        Some(self.start_job(&slot, |renewer, slot| renewer.revoke(slot).map_err(Failed::from)))
+    }
+
+    /// RFC 7009, for every token that waits for it. Each confirmed one is removed.
+    pub(super) fn revoke(&self, slot: &Slot) -> Result<()> {
+        let registration = &self.config.registration;
+        let (Some(record), _) = self.vault.store.load(&slot.key)? else { return Ok(()) };
+        for token in &record.secrets.to_revoke {
+            let now = Instant::now();
+            let deadline = Deadline {
+                first_byte: now + registration.connect_timeout,
+                answer: now + registration.connect_timeout + registration.exchange_timeout,
+            };
+            if let Err(failure) = oauth::revoke::revoke(self.runtime.http(), registration, token, "", deadline) {
+                self.events.push(Event {
+                    reason: Some(failure.reason.to_owned()),
+                    message: Some(failure.message),
+                    ..Event::new("revocation_failed", &slot.key.session)
+                });
+                return Ok(());
+            }
+            loop {
+                let (found, _) = self.vault.store.load(&slot.key)?;
+                let Some(next) = protocol::revoked(found.as_ref(), token) else { break };
+                if self.vault.store.compare_and_swap(&slot.key, found.map(|record| record.version), &next)? {
+                    slot.publish(Some(&Arc::new(next)), Reading::now());
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+//! What callers are told when there is no token: what happened, what it means for the session, what to do next.
+
+use std::time::Duration;
+
+use crate::error::{Error, Status};
+use crate::oauth::Outcome;
+use crate::session::cache::Failed;
+use crate::session::protocol::Refusal;
+use crate::session::record::{Binds, Record, State};
+
+pub(super) fn defect() -> Error {
+    Error::new(Status::Internal, "the renewal ended by a defect of this library; please report it. The session is kept")
+}
+
+pub(super) fn refused(session: &str, refusal: &Refusal) -> Failed {
+    match refusal {
+        Refusal::SignIn { reason } => {
+            let why = match reason.as_str() {
+                "no_session" => "there is none of this name: save a token first",
+                "no_refresh_token" => {
+                    "its token has expired and there is no refresh token to renew it: the user must sign in again"
+                }
+                "signed_out" => "the user has signed out: only a new sign-in helps",
+                "rotation_lost" => {
+                    "the answer to a renewal was lost and the server refuses the old refresh token: the user must sign in again"
+                }
+                "inactive_user" => {
+                    "the server says that the user is inactive: after an administrator has repaired that, renew it with anyway: true"
+                }
+                _ => {
+                    "it has ended, the server refuses its refresh token (expired, revoked, or used elsewhere): the user must sign in again"
+                }
+            };
+            Error::new(Status::SignInRequired, format!("session {session:?}: {why}"))
+                .because(reason)
+                .about(session)
+                .into()
+        }
+        Refusal::BackOff { retry_after_ms, cause, reason, binds, doubt } => {
+            let status = match binds {
+                Binds::Configuration(_) => Status::Refused,
+                Binds::All | Binds::Host(_) => Status::Unavailable,
+            };
+            let wait = Duration::from_millis(retry_after_ms.unsigned_abs());
+            let message =
+                format!("session {session:?}: {cause}; it is kept, the next try is in {:.1} s", wait.as_secs_f32());
+            let mut error = Error::new(status, message).because(reason).about(session);
+            error.retry_after_ms = Some(retry_after_ms.unsigned_abs());
+            Failed { error, goes_on_after: doubt.then_some(wait) }
+        }
+    }
+}
+
+/// The error of an exchange, with what it means for the session.
+pub(super) fn failed(session: &str, outcome: &Outcome, record: &Record) -> Error {
+    let meaning = match outcome {
+        Outcome::InvalidGrant(_) => "the session has ended, the user must sign in again",
+        Outcome::Refused(_) => "the session is kept",
+        Outcome::NotSent(_) => "the session is kept, try again later",
+        _ => "the session is kept, and the renewal is tried again until there is an answer",
+    };
+    let mut error = outcome.error(|failure| format!("session {session:?}: {}; {meaning}", failure.message));
+    if matches!(outcome, Outcome::InvalidGrant(_)) && record.state == State::Ended {
+        error.reason.clone_from(&record.reason);
+    }
+    error.about(session)
+}
+
+pub(super) fn unusable(session: &str, why: &str) -> Error {
+    let message = format!(
+        "session {session:?}: the server renewed it, but its answer has no access token that can be used ({why}); the new refresh token is kept"
+    );
+    let mut error = Error::new(Status::Refused, message).because("bad_answer").about(session);
+    error.outcome = Some("refused");
+    error
+}

@@ -1,0 +1,10 @@
+//! The renewal protocol, `decide` and `settle`, against the tables in docs/protocol.md: cell by cell, as properties over
+//! all inputs, and as random walks of several parties with a simulated authorization server.
+
+mod back_off;
+mod decide;
+mod parts;
+mod properties;
+mod settle;
+mod walk;
+mod writes;
