@@ -140,3 +140,10 @@ test-c: test-setup ## Test the C interface: exported symbols, C and C++ programs
 	$(CARGO) build --release --package evergrant-test-server
 	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig tests/with-server.sh tests/c/run.sh $(PROGRAMS)
 	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig tests/c/examples.sh
+
+.PHONY: bench
+bench: ## Measure beside peers and print one table; BENCHES="memory size" runs some, BENCH_FULL=1 has a million sessions
+	benches/setup.sh
+	$(MAKE) --no-print-directory install PREFIX=$(STAGE) DESTDIR= LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include DATADIR=$(STAGE)/share
+	$(CARGO) build --release --package evergrant-test-server
+	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig benches/run.sh $(BENCHES)

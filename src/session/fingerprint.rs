@@ -1,5 +1,7 @@
 //! Keyed hashes of refresh tokens: to recognise a token without keeping it, and to show which one was meant.
 
+use std::sync::Arc;
+
 use ring::hmac;
 
 use super::record::Record;
@@ -15,8 +17,9 @@ impl Fingerprints {
     }
 
     /// 64 bits of HMAC-SHA256, as hexadecimal digits.
-    pub fn of_token(&self, token: &Secret) -> String {
+    pub fn of_token(&self, token: &Secret) -> Arc<str> {
         let tag = hmac::sign(&self.0, token.expose().as_bytes());
-        tag.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        let bits = tag.as_ref()[..8].iter().fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+        format!("{bits:016x}").into()
     }
 }

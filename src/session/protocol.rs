@@ -3,6 +3,8 @@
 //! Pure: no I/O, no clocks, no randomness. The driver around these functions is [`super::renewer`]; `docs/protocol.md`
 //! explains each rule by the failure that it prevents.
 
+use std::sync::Arc;
+
 use serde_json::Map;
 
 use super::fingerprint::Fingerprints;
@@ -319,17 +321,18 @@ pub struct Moment<'a> {
 /// known of g, however late it comes.
 pub fn settle(record: Option<&Record>, sent: &Sent, outcome: &Outcome, moment: &Moment) -> Option<Record> {
     let record = record?; // row 11
+    let spent = Fingerprints::of(record).of_token(&sent.refresh_token);
     let settled = match outcome {
-        Outcome::Done(answer) => settle_done(record, sent, answer, moment),
-        _ => settle_failure(record, sent, outcome, moment),
+        Outcome::Done(answer) => settle_done(record, sent, &spent, answer, moment),
+        _ => settle_failure(record, sent, &spent, outcome, moment),
     };
     settled.map(|mut settled| {
-        settled.note(sent, outcome, moment);
+        settled.note(spent, outcome, moment);
         settled
     })
 }
 
-fn settle_done(record: &Record, sent: &Sent, answer: &Answer, moment: &Moment) -> Option<Record> {
+fn settle_done(record: &Record, sent: &Sent, spent: &Arc<str>, answer: &Answer, moment: &Moment) -> Option<Record> {
     // A server that answers with the same refresh token does not rotate it.
     let successor = answer.refresh_token.as_ref().filter(|token| **token != sent.refresh_token);
     let mut next = record.next();
@@ -355,7 +358,7 @@ fn settle_done(record: &Record, sent: &Sent, answer: &Answer, moment: &Moment) -
         next.secrets.refresh_token = Some(successor.unwrap_or(&sent.refresh_token).clone());
         next.secrets.spare = None;
         if successor.is_some() {
-            remember(&mut next.known.spent, Fingerprints::of(record).of_token(&sent.refresh_token));
+            remember(&mut next.known.spent, Arc::clone(spent));
         }
         next.back_off = None;
         next.adopt(sent, answer, moment);
@@ -388,7 +391,13 @@ fn settle_done(record: &Record, sent: &Sent, answer: &Answer, moment: &Moment) -
     Some(next)
 }
 
-fn settle_failure(record: &Record, sent: &Sent, outcome: &Outcome, moment: &Moment) -> Option<Record> {
+fn settle_failure(
+    record: &Record,
+    sent: &Sent,
+    spent: &Arc<str>,
+    outcome: &Outcome,
+    moment: &Moment,
+) -> Option<Record> {
     let mine = record.attempt.as_ref().filter(|attempt| attempt.id == sent.attempt)?;
     if record.state != State::Active || record.grant != sent.grant {
         return None; // rows 4, 7, 9, 10, 11
@@ -404,7 +413,7 @@ fn settle_failure(record: &Record, sent: &Sent, outcome: &Outcome, moment: &Mome
         Outcome::InvalidGrant(failure) => {
             next.attempt = None;
             match next.secrets.spare.take() {
-                Some(spare) => next.promote(spare, sent),
+                Some(spare) => next.promote(spare, spent),
                 None if sent.sends > 1 => next.end("rotation_lost"),
                 None => next.end(failure.reason),
             }
@@ -667,9 +676,8 @@ impl Record {
     }
 
     /// The server refuses the refresh token, but it has answered somebody with a second one.
-    fn promote(&mut self, spare: Secret, sent: &Sent) {
-        let spent = Fingerprints::of(self).of_token(&sent.refresh_token);
-        remember(&mut self.known.spent, spent);
+    fn promote(&mut self, spare: Secret, spent: &Arc<str>) {
+        remember(&mut self.known.spent, Arc::clone(spent));
         self.secrets.refresh_token = Some(spare);
         // Its access token went to somebody else.
         self.secrets.access_token = None;
@@ -697,27 +705,26 @@ impl Record {
         self.secrets.members = None;
     }
 
-    fn note(&mut self, sent: &Sent, outcome: &Outcome, moment: &Moment) {
-        let fingerprint = Fingerprints::of(self).of_token(&sent.refresh_token);
+    fn note(&mut self, spent: Arc<str>, outcome: &Outcome, moment: &Moment) {
         self.push(Entry {
             at_ms: moment.wall_ms,
             party: moment.party.to_owned(),
             outcome: outcome.name().to_owned(),
             reason: outcome.failure().map(|failure| failure.reason.to_owned()),
-            refresh_token_fingerprint: Some(fingerprint),
+            refresh_token_fingerprint: Some(spent),
             duration_ms: Some(moment.duration_ms),
         });
     }
 
     fn push(&mut self, entry: Entry) {
-        self.history.push(entry);
+        self.history.push(Arc::new(entry));
         let surplus = self.history.len().saturating_sub(KEPT);
         self.history.drain(..surplus);
     }
 }
 
 /// Keeps the last [`KEPT`] different fingerprints.
-fn remember(fingerprints: &mut Vec<String>, fingerprint: String) {
+fn remember(fingerprints: &mut Vec<Arc<str>>, fingerprint: Arc<str>) {
     fingerprints.retain(|kept| *kept != fingerprint);
     fingerprints.push(fingerprint);
     let surplus = fingerprints.len().saturating_sub(KEPT);

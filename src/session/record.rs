@@ -82,9 +82,9 @@ pub struct Record {
     /// Fingerprints of refresh tokens; kept across sign-in and sign-out.
     #[serde(default)]
     pub known: Known,
-    /// The last outcomes, oldest first.
+    /// The last outcomes, oldest first; shared, since a record is copied at every step of a renewal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub history: Vec<Entry>,
+    pub history: Vec<Arc<Entry>>,
     /// The server's `signature` did not verify in the answer that made this generation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signature_mismatch: bool,
@@ -204,10 +204,10 @@ pub enum Binds {
 pub struct Known {
     /// Given to save, the last 16.
     #[serde(default)]
-    pub saved: Vec<String>,
+    pub saved: Vec<Arc<str>>,
     /// Spent, the last 16.
     #[serde(default)]
-    pub spent: Vec<String>,
+    pub spent: Vec<Arc<str>>,
 }
 
 /// One line of a session's history.
@@ -224,7 +224,7 @@ pub struct Entry {
     pub reason: Option<String>,
     /// A keyed hash of the refresh token that was sent or saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_token_fingerprint: Option<String>,
+    pub refresh_token_fingerprint: Option<Arc<str>>,
     /// How long the exchange took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,

@@ -1,0 +1,108 @@
+/*
+ * A renewal beside the bare exchange over libcurl, from one core; the server has another one. Arguments: a directory on
+ * a real disk. The store in memory shows the library's own work; the sealed SQLite store adds two durable writes, the
+ * claim and the answer, so one write and fdatasync of the same size is measured beside them.
+ */
+#include "exchange.h"
+#include "server.h"
+#include <fcntl.h>
+#include <unistd.h>
+
+enum { BLOCK = 250, BLOCK_ON_DISK = 60, PAGE = 4096 };
+
+struct figures {
+    rounds wall, cpu;
+};
+
+/* The median of a block's wall times and the mean of its CPU time. */
+static void measure(struct figures *figures, int i, int block, void (*one)(void *), void *user)
+{
+    static double each[BLOCK];
+    double cpu = cpu_ns();
+    int n;
+    for (n = 0; n < block; n++) {
+        double begin = wall_ns();
+        one(user);
+        each[n] = wall_ns() - begin;
+    }
+    figures->cpu[i] = (cpu_ns() - cpu) / block;
+    figures->wall[i] = median(each, block);
+}
+
+static void renew(void *user)
+{
+    OK(evergrant_session_renew(user, "bench", NULL, NULL, NULL, &error));
+}
+
+static void exchange(void *user)
+{
+    exchange_run(user);
+}
+
+static void write_through(void *user)
+{
+    static const char page[PAGE];
+    int file = *(int *)user;
+    if (write(file, page, sizeof page) != sizeof page || fdatasync(file) != 0)
+        die("write", "the disk refuses it");
+}
+
+static void in_memory(struct exchange *bare)
+{
+    struct figures ours, peer;
+    evergrant_client *client = open_at_server("memory:");
+    int i;
+    OK(evergrant_session_save(client, "bench", sign_in(), &error));
+    for (i = 0; i < ROUNDS; i++) {
+        measure(&ours, i, BLOCK, renew, client);
+        measure(&peer, i, BLOCK, exchange, bare);
+    }
+    close_client(client);
+    row("renewal, memory store: CPU", ours.cpu, peer.cpu, US, "<= 2 x");
+    row("renewal, memory store: wall", ours.wall, peer.wall, US, "");
+}
+
+static void on_disk(struct exchange *bare, const char *directory)
+{
+    struct figures ours, peer, raw;
+    rounds over;
+    char path[512], store[600], target[96];
+    evergrant_client *client;
+    int file, i;
+    snprintf(path, sizeof path, "%s/raw", directory);
+    file = open(path, O_CREAT | O_WRONLY | O_TRUNC, 0600);
+    /* Written over, like a log that has grown once. */
+    for (i = 0; i < BLOCK_ON_DISK; i++)
+        write_through(&file);
+    snprintf(store, sizeof store, "sqlite:%s/renewal.db", directory);
+    client = open_at_server(store);
+    OK(evergrant_session_save(client, "bench", sign_in(), &error));
+    for (i = 0; i < ROUNDS; i++) {
+        measure(&ours, i, BLOCK_ON_DISK, renew, client);
+        measure(&peer, i, BLOCK_ON_DISK, exchange, bare);
+        lseek(file, 0, SEEK_SET);
+        measure(&raw, i, BLOCK_ON_DISK, write_through, &file);
+        over[i] = ours.wall[i] - peer.wall[i];
+    }
+    close_client(client);
+    close(file);
+    row("renewal, sealed sqlite store: wall", ours.wall, peer.wall, US, "");
+    snprintf(target, sizeof target, "<= 1 ms where fsync takes 0.3 ms");
+    row("  over the exchange; peer: one raw write + fdatasync", over, raw.wall, US, target);
+    row("renewal, sealed sqlite store: CPU", ours.cpu, peer.cpu, US, "<= 200 us");
+}
+
+int main(int count, char **arguments)
+{
+    struct exchange bare;
+    if (count != 2)
+        die(arguments[0], "DIRECTORY");
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    exchange_open(&bare, token_endpoint(), sign_in());
+    exchange_run(&bare);
+    in_memory(&bare);
+    on_disk(&bare, arguments[1]);
+    curl_easy_cleanup(bare.curl);
+    curl_global_cleanup();
+    return 0;
+}
