@@ -1,5 +1,7 @@
 //! Records, answers and moments that the tests start from, and how records are compared.
 
+use std::sync::Arc;
+
 use evergrant::Secret;
 use evergrant::oauth::{Failure, Outcome};
 use evergrant::session::fingerprint::Fingerprints;
@@ -84,7 +86,7 @@ pub fn record() -> Record {
 pub fn full_record() -> Record {
     let mut record = record();
     record.known.spent = (0..KEPT).map(|n| fingerprint(&record, &format!("spent-{n}"))).collect();
-    record.history = (0..KEPT as i64).map(|n| Entry { at_ms: n, ..entry("done") }).collect();
+    record.history = (0..KEPT as i64).map(|n| Entry { at_ms: n, ..entry("done") }.into()).collect();
     record.back_off = Some(back_off(Binds::All));
     record.signature_mismatch = true;
     record.secrets.to_revoke = vec![secret("old grant's")];
@@ -169,12 +171,13 @@ pub fn failure(reason: &'static str, binds: Binds) -> Failure {
     }
 }
 
-pub fn fingerprint(record: &Record, token: &str) -> String {
+pub fn fingerprint(record: &Record, token: &str) -> Arc<str> {
     Fingerprints::of(record).of_token(&secret(token))
 }
 
 /// What the lists of a record become: the newest last, each once, the oldest dropped.
-pub fn keep<T: PartialEq>(list: &mut Vec<T>, item: T) {
+pub fn keep<T: PartialEq>(list: &mut Vec<T>, item: impl Into<T>) {
+    let item = item.into();
     list.retain(|kept| *kept != item);
     list.push(item);
     list.drain(..list.len().saturating_sub(KEPT));

@@ -148,7 +148,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             };
             // Nobody claims for a generation that there is not, and only active records have attempts.
             let attempt = attempt.filter(|attempt| state == State::Active && attempt.generation <= generation);
-            let history = (0..length).map(|at_ms| Entry { at_ms, ..entry("done") }).collect();
+            let history = (0..length).map(|at_ms| Entry { at_ms, ..entry("done") }.into()).collect();
             let secrets = match state {
                 State::Active | State::Ended => secrets,
                 State::SignedOut => Secrets {
@@ -175,7 +175,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             };
             let fingerprints = Fingerprints::of(&record);
             for (list, tokens) in [(&mut record.known.saved, saved), (&mut record.known.spent, spent)] {
-                list.extend((0..length).map(|n| format!("{n:016x}")));
+                list.extend((0..length).map(|n| format!("{n:016x}").into()));
                 tokens.iter().for_each(|token| keep(list, fingerprints.of_token(token)));
             }
             record

@@ -55,7 +55,7 @@ fn a_new_session() {
         attempt: None,
         back_off: None,
         known: Known { saved: vec![fingerprint.clone()], spent: vec![] },
-        history: vec![Entry { refresh_token_fingerprint: Some(fingerprint), ..entry("saved") }],
+        history: vec![Entry { refresh_token_fingerprint: Some(fingerprint), ..entry("saved") }.into()],
         signature_mismatch: false,
         delete_after_ms: None,
         others: Map::new(),
