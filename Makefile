@@ -126,7 +126,7 @@ test: test-setup ## Test everything: the core, the C interface, real servers, re
 check: ## Look for what tests do not find: format, lints, documentation, repetitions of facts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --quiet
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 
 .PHONY: test-setup
 test-setup: ## Install what the tests need and this machine lacks (Debian, Ubuntu)

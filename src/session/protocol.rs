@@ -1,6 +1,6 @@
 //! The renewal protocol: what to do about a record ([`decide`]), and what an answer makes of it ([`settle`]).
 //!
-//! Pure: no I/O, no clocks, no randomness. The driver around these functions is [`super::renewer`]; `docs/protocol.md`
+//! Pure: no I/O, no clocks, no randomness. The driver around these functions is `renewer`; `docs/protocol.md`
 //! explains each rule by the failure that it prevents.
 
 use std::sync::Arc;

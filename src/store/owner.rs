@@ -6,7 +6,7 @@
 //!
 //! - Such a lock is not inherited by a forked child (flock's is, and would keep a dead parent "alive").
 //! - Closing *any* descriptor of a file drops all locks that the process has on it. So a process opens its own file
-//!   once, and never opens a file of which its own [`HERE`] says that it is this process's.
+//!   once, and never opens a file of which its own `HERE` says that it is this process's.
 //! - A held lock proves life whatever the boot id says (some containers are given boot ids of their own), and a lock
 //!   that can be had proves death. Only where the file is missing does the boot id decide. Host names prove nothing:
 //!   containers on one machine have different ones, machines made from one image the same.
@@ -67,7 +67,7 @@ pub struct Owners {
     /// Held open for its lock; `None` for a reader, and in a forked child.
     file: Mutex<Option<File>>,
     clean: AtomicBool,
-    /// We are in [`HERE`].
+    /// We are in `HERE`.
     listed: AtomicBool,
 }
 
