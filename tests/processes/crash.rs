@@ -142,7 +142,7 @@ fn kill_9_loses_a_session_only_where_the_server_had_rotated_and_the_reply_was_no
     thread::scope(|scope| {
         // A server for each, so that each can wait until the dead worker's request has been dealt with.
         let lanes =
-            (0..LANES).map(|number| scope.spawn(move || kill(&Stage::new(STRICT), number..number + 1, 60, true)));
+            (0..LANES).map(|number| scope.spawn(move || kill(&Stage::new(STRICT), number..number + 1, 125, true)));
         let lanes: Vec<_> = lanes.collect();
         lanes.into_iter().for_each(|lane| all.add(&lane.join().expect("a lane")));
     });
