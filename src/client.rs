@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem;
+use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -18,7 +19,9 @@ use crate::session::protocol::Want;
 use crate::session::renewer::Renewer;
 use crate::session::report;
 use crate::store::memory::MemoryStore;
+#[cfg(unix)]
 use crate::store::seal::Keys;
+#[cfg(unix)]
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
 use crate::token::{Answer, Members};
 
@@ -333,13 +336,18 @@ impl fmt::Debug for Client {
 
 /// The store that a configuration names, shared by all clients of this process that name it.
 fn open_vault(config: &Config) -> Result<Arc<Vault>> {
-    let StoreLocation::Sqlite { path, default } = &config.store else {
-        return Ok(Vault::new(Arc::new(MemoryStore::new()?)));
-    };
+    match &config.store {
+        StoreLocation::Memory => Ok(Vault::new(Arc::new(MemoryStore::new()?))),
+        StoreLocation::Sqlite { path, default } => open_sqlite(config, path, *default),
+    }
+}
+
+#[cfg(unix)]
+fn open_sqlite(config: &Config, path: &Path, default: bool) -> Result<Arc<Vault>> {
     let keys = config.encryption_keys.iter().map(|key| &**key);
     let keys = (keys.len() > 0).then(|| Keys::new(keys)).transpose()?;
     let options = SqliteOptions {
-        path: sqlite::canonical(path, *default && config.renews)?,
+        path: sqlite::canonical(path, default && config.renews)?,
         make_directory: false,
         keys,
         read_only: !config.renews,
@@ -348,6 +356,11 @@ fn open_vault(config: &Config) -> Result<Arc<Vault>> {
     let keys = options.keys.as_ref().map(Keys::ids);
     let name = (options.path.clone(), format!("{keys:?} {}", options.read_only));
     process::runtime().store(name, || Ok(Vault::new(SqliteStore::open(options)?)))
+}
+
+#[cfg(not(unix))]
+fn open_sqlite(_config: &Config, _path: &Path, _default: bool) -> Result<Arc<Vault>> {
+    Err(Error::store(format!("the sqlite: store is not built yet for this system in version {}", crate::VERSION)))
 }
 
 /// The members of an argument that must be a JSON object.

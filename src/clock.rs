@@ -7,48 +7,69 @@
 //! | monotonic (stops in suspend) | attempts and back-offs of a local store: comparable between processes of one boot |
 //! | [`std::time::Instant`] | waits inside one process |
 
-use std::sync::OnceLock;
+#[cfg(unix)]
+pub use unix::{boot_ms, monotonic_ms, wall_coarse_ms, wall_ms};
 
-use rustix::time::{ClockId, clock_gettime};
+#[cfg(not(unix))]
+pub use other::{boot_ms, monotonic_ms, wall_coarse_ms, wall_ms};
 
-fn ms(clock: ClockId) -> i64 {
-    let t = clock_gettime(clock);
-    t.tv_sec * 1000 + t.tv_nsec / 1_000_000
+#[cfg(unix)]
+mod unix {
+    use rustix::time::{ClockId, clock_gettime};
+
+    fn ms(clock: ClockId) -> i64 {
+        let t = clock_gettime(clock);
+        t.tv_sec * 1000 + t.tv_nsec / 1_000_000
+    }
+
+    /// Unix time in milliseconds.
+    pub fn wall_ms() -> i64 {
+        ms(ClockId::Realtime)
+    }
+
+    /// Unix time in milliseconds, a tick (at most 10 ms) behind: cheap enough for the hot path.
+    pub fn wall_coarse_ms() -> i64 {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        return ms(ClockId::RealtimeCoarse);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        wall_ms()
+    }
+
+    /// Milliseconds since boot, time in suspend included.
+    pub fn boot_ms() -> i64 {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        return ms(ClockId::Boottime);
+        // Apple's CLOCK_MONOTONIC goes on in suspend.
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        ms(ClockId::Monotonic)
+    }
+
+    /// Milliseconds since boot, time in suspend not included.
+    pub fn monotonic_ms() -> i64 {
+        ms(ClockId::Monotonic)
+    }
 }
 
-/// Unix time in milliseconds.
-pub fn wall_ms() -> i64 {
-    ms(ClockId::Realtime)
-}
+/// Only what the standard library has: good within one process.
+#[cfg(not(unix))]
+mod other {
+    use std::sync::OnceLock;
+    use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Unix time in milliseconds, a tick (at most 10 ms) behind: cheap enough for the hot path.
-pub fn wall_coarse_ms() -> i64 {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    return ms(ClockId::RealtimeCoarse);
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    wall_ms()
-}
+    pub fn wall_ms() -> i64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64)
+    }
 
-/// Milliseconds since boot, time in suspend included.
-pub fn boot_ms() -> i64 {
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    return ms(ClockId::Boottime);
-    // Apple's CLOCK_MONOTONIC goes on in suspend.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    ms(ClockId::Monotonic)
-}
+    pub fn wall_coarse_ms() -> i64 {
+        wall_ms()
+    }
 
-/// Milliseconds since boot, time in suspend not included.
-pub fn monotonic_ms() -> i64 {
-    ms(ClockId::Monotonic)
-}
+    pub fn boot_ms() -> i64 {
+        monotonic_ms()
+    }
 
-/// A name for this boot of this machine: [`monotonic_ms`] values of two boots cannot be compared.
-pub fn boot_id() -> &'static str {
-    static BOOT_ID: OnceLock<String> = OnceLock::new();
-    BOOT_ID.get_or_init(|| {
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map(|id| id.trim().to_owned())
-            .unwrap_or_else(|_| format!("booted-at-{}", (wall_ms() - boot_ms()) / 60_000))
-    })
+    pub fn monotonic_ms() -> i64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed().as_millis() as i64
+    }
 }

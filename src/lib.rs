@@ -12,6 +12,7 @@ pub mod store;
 pub mod token;
 
 mod clock;
+mod host;
 mod process;
 
 #[cfg(feature = "capi")]

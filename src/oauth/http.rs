@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::connect::{Dial, EMPTY_BODY, HoldHead, NoResolver, Tls};
 use super::{Deadline, Failure, endpoints};
+use crate::host;
 use crate::secret::Secret;
 use crate::session::record::Binds;
 
@@ -284,14 +285,9 @@ impl Failure {
             error_uri: None,
             http_status: None,
             retry_after_ms: None,
-            binds: Binds::Host(host_name()),
+            binds: Binds::Host(host::name()),
         }
     }
-}
-
-/// This machine's name.
-pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Everything but RFC 3986's unreserved characters is encoded, a space as %20: form and percent decoders agree on that.

@@ -172,7 +172,7 @@ fn no_connection_binds_this_host() {
     for (endpoint, word) in [(format!("http://{closed}/token"), "no connection"), (unresolvable, "resolved")] {
         let failure = not_sent(send(&Http::new(), &endpoint, within(5_000, 5_000)));
         assert!(failure.message.contains(word), "{}", failure.message);
-        assert_eq!((failure.reason, failure.binds), ("network", Binds::Host(host_name())));
+        assert_eq!((failure.reason, failure.binds), ("network", Binds::Host(crate::host::name())));
     }
 }
 

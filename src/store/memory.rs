@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Life, Listed, Now, Store, owner};
+use super::{Life, Listed, Now, Store};
 use crate::clock;
 use crate::error::Result;
 use crate::session::record::{Key, Owner, Record, State};
@@ -19,7 +19,7 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Result<Self> {
-        Ok(Self { records: Mutex::default(), owner: owner::new_owner()? })
+        Ok(Self { records: Mutex::default(), owner: super::new_owner()? })
     }
 
     fn records(&self) -> MutexGuard<'_, BTreeMap<Key, Record>> {
@@ -31,7 +31,7 @@ impl MemoryStore {
 impl Store for MemoryStore {
     fn load(&self, key: &Key) -> Result<(Option<Record>, Now)> {
         let record = self.records().get(key).cloned();
-        Ok((record, Now { ms: clock::monotonic_ms(), clock: clock::boot_id().to_owned() }))
+        Ok((record, Now { ms: clock::monotonic_ms(), clock: crate::host::boot_id().to_owned() }))
     }
 
     fn compare_and_swap(&self, key: &Key, expected: Option<i64>, record: &Record) -> Result<bool> {

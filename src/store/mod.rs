@@ -1,17 +1,30 @@
 //! Where records are kept.
 
 use crate::error::Result;
-use crate::session::record::{Key, Owner, Record, State};
+use crate::host;
+use crate::session::record::{Id, Key, Owner, Record, State};
 
-mod file_system;
-mod files;
-mod key_file;
 pub mod memory;
-pub mod owner;
 mod postgres;
 mod redis;
 pub mod seal;
+
+// POSIX record locks, file modes, file system types: Unix has them.
+#[cfg(unix)]
+mod file_system;
+#[cfg(unix)]
+mod files;
+#[cfg(unix)]
+mod key_file;
+#[cfg(unix)]
+pub mod owner;
+#[cfg(unix)]
 pub mod sqlite;
+
+/// An owner on this machine with a new random handle.
+fn new_owner() -> Result<Owner> {
+    Ok(Owner { handle: Id(u128::from_be_bytes(seal::random()?)), host: host::name(), boot: host::boot_id().to_owned() })
+}
 
 /// A moment on a store's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,9 +26,8 @@ use rustix::io::Errno;
 
 use super::Life;
 use super::files;
-use super::seal::random;
-use crate::clock;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::process::{self, Inside};
 use crate::session::record::{Id, Owner};
 
@@ -48,15 +47,6 @@ struct Open {
 
 fn here() -> MutexGuard<'static, Vec<Open>> {
     HERE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An owner on this machine with a new random handle.
-pub fn new_owner() -> Result<Owner> {
-    Ok(Owner {
-        handle: Id(u128::from_be_bytes(random()?)),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        boot: clock::boot_id().to_owned(),
-    })
 }
 
 /// This process among all that have one database open.
@@ -115,7 +105,7 @@ impl Owners {
         Ok(Self {
             database: database.to_owned(),
             directory: files::beside(database, "-owners"),
-            me: new_owner()?,
+            me: super::new_owner()?,
             file: Mutex::new(None),
             clean: AtomicBool::new(true),
             listed: AtomicBool::new(false),
@@ -194,7 +184,7 @@ impl Owners {
             Err(error)
                 if error.kind() == io::ErrorKind::NotFound
                     && owner.boot != self.me.boot
-                    && !owner.boot.starts_with("booted-at-") =>
+                    && !owner.boot.starts_with(host::ESTIMATED) =>
             {
                 Life::Dead
             }

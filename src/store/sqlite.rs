@@ -241,7 +241,7 @@ impl Store for SqliteStore {
             Ok((row, clock::monotonic_ms()))
         })?;
         let record = row.map(|row| self.open_row(key, row)).transpose()?;
-        Ok((record, Now { ms, clock: clock::boot_id().to_owned() }))
+        Ok((record, Now { ms, clock: crate::host::boot_id().to_owned() }))
     }
 
     fn compare_and_swap(&self, key: &Key, expected: Option<i64>, record: &Record) -> Result<bool> {

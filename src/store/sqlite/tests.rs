@@ -78,7 +78,7 @@ fn refusal(options: SqliteOptions) -> String {
 fn keeps_the_contract(store: &dyn Store) {
     let (found, now) = store.load(&key("a")).unwrap();
     assert!(found.is_none());
-    assert_eq!(now.clock, clock::boot_id());
+    assert_eq!(now.clock, crate::host::boot_id());
     assert!(now.ms <= clock::monotonic_ms());
 
     assert!(!store.compare_and_swap(&key("a"), Some(1), &record(2)).unwrap(), "no record");
