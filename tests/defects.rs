@@ -120,7 +120,9 @@ fn t05_a_store_that_was_cut_off_is_an_error_or_the_last_commit_and_never_empty()
     let client = scene.signed_in(json!({}));
     client.renew(SESSION, None, None).unwrap();
     drop(client);
-    // The last client has copied the log back: now there is a database, and then a log.
+    // Who leaves last copies the log back: then there is a database, and then a log.
+    let log = format!("{}-wal", scene.store().display());
+    eventually("the log is copied back", || !Path::new(&log).exists());
     let client = scene.open(json!({}));
     client.renew(SESSION, None, None).unwrap();
     let length = |suffix: &str| fs::metadata(format!("{}{suffix}", scene.store().display())).unwrap().len();
