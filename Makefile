@@ -128,6 +128,12 @@ check: ## Look for what tests do not find: format, lints, documentation, repetit
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 
+.PHONY: check-targets
+check-targets: ## Type-check for macOS and Windows, if `rustup target add` has them (docs/guarantees.md, "Platforms")
+	for target in aarch64-apple-darwin x86_64-pc-windows-gnu; do \
+		CC=true AR=true $(CARGO) check --lib --target $$target --target-dir build/check || exit 1; \
+	done
+
 .PHONY: test-setup
 test-setup: ## Install what the tests need and this machine lacks (Debian, Ubuntu)
 	tests/setup.sh

@@ -13,6 +13,8 @@ pub mod token;
 
 mod clock;
 mod host;
+// There is no fork where there is no Unix.
+#[cfg_attr(not(unix), allow(dead_code))]
 mod process;
 
 #[cfg(feature = "capi")]
