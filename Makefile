@@ -120,7 +120,7 @@ uninstall: ## Remove what `make install` with the same variables has installed
 .PHONY: test
 test: test-setup ## Test everything: the core, the C interface, real servers, real processes
 	$(CARGO) test --workspace
-	$(MAKE) --no-print-directory test-c
+	$(MAKE) --no-print-directory test-c test-demo
 
 .PHONY: check
 check: ## Look for what tests do not find: format, lints, documentation, repetitions of facts
