@@ -97,7 +97,10 @@ pub struct Slot {
     held: ArcSwapOption<Held>,
     renewing: AtomicBool,
     state: Mutex<SlotState>,
+    /// For those who look at the record: it has changed.
     changed: Condvar,
+    /// For those who wait for a job: it has ended.
+    ended: Condvar,
 }
 
 #[derive(Default)]
@@ -252,6 +255,7 @@ impl Slot {
             renewing: AtomicBool::new(false),
             state: Mutex::default(),
             changed: Condvar::new(),
+            ended: Condvar::new(),
         }
     }
 
@@ -325,6 +329,7 @@ impl Slot {
         self.touch();
         drop(state);
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     /// Forgets the token.
@@ -379,6 +384,7 @@ impl Slot {
         self.touch();
         drop(state);
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     /// Waits until the job with this number has ended, or `stop` says so.
@@ -398,7 +404,7 @@ impl Slot {
             if stop() {
                 return Waited::Finished;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -427,6 +433,7 @@ impl Slot {
     pub fn wake(&self) {
         drop(lock(&self.state));
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     fn touch(&self) {
