@@ -1,5 +1,6 @@
 //! What this process remembers of sessions: the token that is served from memory, and who is busy with what.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -166,9 +167,19 @@ impl Reading {
         Self { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() }
     }
 
-    /// Now, cheaper and up to 10 ms behind on the wall clock.
+    /// Now, cheaper and up to a tick (at most 10 ms) behind: the boot-time clock, the dear one, is read once in a tick of
+    /// the coarse wall clock.
     pub fn coarse() -> Self {
-        Self { wall_ms: clock::wall_coarse_ms(), boot_ms: clock::boot_ms() }
+        thread_local! {
+            static LAST: Cell<Reading> = const { Cell::new(Reading { wall_ms: i64::MIN, boot_ms: 0 }) };
+        }
+        let wall_ms = clock::wall_coarse_ms();
+        LAST.with(|last| {
+            if last.get().wall_ms != wall_ms {
+                last.set(Self { wall_ms, boot_ms: clock::boot_ms() });
+            }
+            last.get()
+        })
     }
 }
 
