@@ -192,9 +192,13 @@ impl Client {
 
     /// The access token in memory and the Unix time in milliseconds until which memory answers: no I/O, no wait.
     /// `read` is called with the token, if memory has one that is valid now.
-    pub fn peek<T>(&self, session: &str, read: impl FnOnce(&str) -> T) -> std::result::Result<(T, i64), Status> {
+    pub fn peek<T>(
+        &self,
+        session: impl AsRef<[u8]>,
+        read: impl FnOnce(&str) -> T,
+    ) -> std::result::Result<(T, i64), Status> {
         let renewer = self.renewer().map_err(|error| error.status)?;
-        let found = renewer.peek(session, |held| read(held.access_token().expose()));
+        let found = renewer.peek(session.as_ref(), |held| read(held.access_token().expose()));
         found.ok_or_else(|| if renewer.is_closing() { Status::Closed } else { Status::Stale })
     }
 

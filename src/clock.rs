@@ -8,10 +8,10 @@
 //! | [`std::time::Instant`] | waits inside one process |
 
 #[cfg(unix)]
-pub use unix::{boot_ms, monotonic_ms, wall_coarse_ms, wall_ms};
+pub use unix::{boot_ms, monotonic_coarse_ms, monotonic_ms, wall_coarse_ms, wall_ms};
 
 #[cfg(not(unix))]
-pub use other::{boot_ms, monotonic_ms, wall_coarse_ms, wall_ms};
+pub use other::{boot_ms, monotonic_coarse_ms, monotonic_ms, wall_coarse_ms, wall_ms};
 
 #[cfg(unix)]
 mod unix {
@@ -48,6 +48,14 @@ mod unix {
     pub fn monotonic_ms() -> i64 {
         ms(ClockId::Monotonic)
     }
+
+    /// The same, a tick (at most 10 ms) behind.
+    pub fn monotonic_coarse_ms() -> i64 {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        return ms(ClockId::MonotonicCoarse);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        monotonic_ms()
+    }
 }
 
 /// Only what the standard library has: good within one process.
@@ -65,6 +73,10 @@ mod other {
     }
 
     pub fn boot_ms() -> i64 {
+        monotonic_ms()
+    }
+
+    pub fn monotonic_coarse_ms() -> i64 {
         monotonic_ms()
     }
 

@@ -1,6 +1,8 @@
 //! Text that must not be shown, and is wiped when it is dropped.
 
 use std::fmt;
+use std::mem;
+use std::ops::{Deref, DerefMut};
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -32,8 +34,51 @@ impl fmt::Debug for Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        self.0.zeroize();
+        wipe(&mut mem::take(&mut self.0).into_bytes());
     }
+}
+
+/// Bytes that are wiped when they are dropped.
+#[derive(Default)]
+pub struct SecretBytes(Vec<u8>);
+
+impl SecretBytes {
+    /// Takes ownership of `bytes`.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Deref for SecretBytes {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for SecretBytes {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl Drop for SecretBytes {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+/// Wipes all of a vector's memory in one go; zeroize's own function for vectors goes byte by byte.
+fn wipe(bytes: &mut Vec<u8>) {
+    bytes.clear();
+    bytes.spare_capacity_mut().zeroize();
 }
 
 #[cfg(test)]

@@ -326,8 +326,7 @@ fn json_members_come_as_text() {
     ] {
         assert_eq!(evergrant::json_member(json, name).unwrap().expose(), expected, "{name}");
     }
-    for (json, name, word) in
-        [(json, "Text", "Text"), (json, "a", "\"a\""), ("[]", "a", "object"), ("{", "a", "JSON")]
+    for (json, name, word) in [(json, "Text", "Text"), (json, "a", "\"a\""), ("[]", "a", "object"), ("{", "a", "JSON")]
     {
         let error = evergrant::json_member(json, name).unwrap_err();
         assert_eq!(error.status, Status::InvalidArgument);

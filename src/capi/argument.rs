@@ -50,10 +50,16 @@ impl<'a> Text<'a> {
         self.value.map(CStr::to_string_lossy)
     }
 
-    /// The text, for functions that give no reason.
+    /// The text as it came, unchecked, for functions that give no reason.
     #[inline]
-    pub(super) fn plain(self) -> Option<&'a str> {
-        self.value?.to_str().ok()
+    pub(super) fn bytes(self) -> Option<&'a [u8]> {
+        self.value.map(CStr::to_bytes)
+    }
+
+    /// Whether it is UTF-8.
+    #[cold]
+    pub(super) fn is_utf8(self) -> bool {
+        self.value.is_none_or(|value| value.to_str().is_ok())
     }
 }
 

@@ -123,11 +123,13 @@ pub unsafe extern "C" fn evergrant_session_peek(
     // SAFETY: a C string or NULL.
     let session = unsafe { Text::new("session", session) };
     let answer = catch(|| {
-        let (Some(handle), Some(session)) = (client, session.plain()) else {
+        let (Some(handle), Some(name)) = (client, session.bytes()) else {
             return Err(evergrant_status::InvalidArgument);
         };
         // No scan for NUL here: the core keeps no access token that contains one.
-        handle.client.peek(session, |token| access_token_out.map(|out| (out, copy(token))))
+        let found = handle.client.peek(name, |token| access_token_out.map(|out| (out, copy(token))));
+        // A name that is known is UTF-8.
+        found.map_err(|status| if session.is_utf8() { status } else { evergrant_status::InvalidArgument })
     });
     match answer.unwrap_or(Err(evergrant_status::Internal)) {
         Ok((token, fresh_until_ms)) => {

@@ -12,7 +12,9 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
 };
 use ureq::{Error, Timeout};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
+
+use crate::secret::SecretBytes;
 
 /// Resolves nothing: ureq asks before it looks for a pooled connection. [`Dial`] resolves.
 #[derive(Debug)]
@@ -156,9 +158,9 @@ impl<In: Transport> Transport for Whole<In> {
             output.zeroize();
             return Ok(());
         }
-        let mut request = Zeroizing::new(Vec::with_capacity(head.len() + amount));
+        let mut request = SecretBytes::new(Vec::with_capacity(head.len() + amount));
         request.extend_from_slice(head);
-        head.zeroize();
+        head.as_mut_slice().zeroize();
         if output == EMPTY_BODY {
             announce_no_body(&mut request);
         } else {

@@ -10,12 +10,11 @@ use ureq::http::{HeaderMap, HeaderValue, Request as HttpRequest, header};
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use ureq::unversioned::transport::Connector;
 use ureq::{Agent, SendBody};
-use zeroize::Zeroizing;
 
 use super::connect::{Dial, EMPTY_BODY, HoldHead, NoResolver, Tls};
 use super::{Deadline, Failure, endpoints};
 use crate::host;
-use crate::secret::Secret;
+use crate::secret::{Secret, SecretBytes};
 use crate::session::record::Binds;
 
 /// Answers above this are not read: 1 MiB.
@@ -55,7 +54,7 @@ pub struct Response {
     /// `Location`.
     pub redirects_to: Option<String>,
     /// At most 1 MiB.
-    pub body: Zeroizing<Vec<u8>>,
+    pub body: SecretBytes,
 }
 
 /// Why there is no answer.
@@ -141,7 +140,9 @@ impl Http {
             .timeout_global(Some(deadline.answer.saturating_duration_since(now)))
             .build();
         let mut response = self.agent.run(http_request)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(8 << 10));
+        // Never grows if its length is announced: a reallocation would leave a copy behind.
+        let length = response.body().content_length().unwrap_or(8 << 10).min(LARGEST_ANSWER);
+        let mut bytes = SecretBytes::new(Vec::with_capacity(length as usize + 1));
         response.body_mut().as_reader().take(LARGEST_ANSWER + 1).read_to_end(&mut bytes).map_err(ureq::Error::from)?;
         if bytes.len() as u64 > LARGEST_ANSWER {
             return Err(Problem::TooLarge);

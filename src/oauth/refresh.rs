@@ -25,7 +25,7 @@ pub fn refresh(
     gate: &dyn Fn() -> Result<(), String>,
 ) -> Outcome {
     match http.send(&request(registration, refresh_token), deadline, gate) {
-        Ok(response) => Reading { registration, response, scrub: Scrub::new(registration, refresh_token) }.outcome(),
+        Ok(response) => Reading { registration, refresh_token, response }.outcome(),
         Err(Failed::NotSent(failure)) => Outcome::NotSent(failure),
         Err(Failed::Unknown(failure)) => Outcome::Unknown(failure),
     }
@@ -55,15 +55,17 @@ fn request<'a>(registration: &'a Registration, refresh_token: &'a Secret) -> Req
 /// An answer being understood.
 struct Reading<'a> {
     registration: &'a Registration,
+    refresh_token: &'a Secret,
     response: Response,
-    scrub: Scrub,
 }
 
 impl Reading<'_> {
     fn outcome(&self) -> Outcome {
+        if matches!(self.response.status, 200..=299) {
+            return self.success();
+        }
         let error = ServerError::read(&self.response.body);
         match (self.response.status, &error) {
-            (200..=299, _) => self.success(error.as_ref()),
             (429, _) => Outcome::NotSent(self.unavailable(error.as_ref(), "it asks to wait")),
             (500..=599, _) => {
                 Outcome::Unknown(self.unavailable(error.as_ref(), "whether it carried out the request is not known"))
@@ -74,7 +76,7 @@ impl Reading<'_> {
         }
     }
 
-    fn success(&self, error: Option<&ServerError>) -> Outcome {
+    fn success(&self) -> Outcome {
         let Ok(text) = std::str::from_utf8(&self.response.body) else {
             return Outcome::Unknown(self.bad_answer("it is not UTF-8"));
         };
@@ -88,9 +90,9 @@ impl Reading<'_> {
             return Outcome::Done(Box::new(answer));
         }
         let problem = answer.unusable.unwrap_or_default();
-        match error {
+        match ServerError::read(&self.response.body) {
             // Some servers say no with HTTP 200.
-            Some(error) => self.refusal(error),
+            Some(error) => self.refusal(&error),
             None if not_bearer => {
                 let mut failure = self.bad_answer(&format!("{problem}: this library sends bearer tokens only"));
                 failure.binds = self.binds_configuration();
@@ -168,7 +170,7 @@ impl Reading<'_> {
             Some(location) if location.contains("//") => endpoints::host(location),
             _ => self.host(),
         };
-        let to = self.scrub.clean(&to, 100);
+        let to = self.scrub().clean(&to, 100);
         let message = format!(
             "{} answered with a redirect to {to} (HTTP {}); redirects are not followed, they would carry secrets: correct \
              site_url or token_endpoint",
@@ -189,11 +191,15 @@ impl Reading<'_> {
     }
 
     fn failure(&self, error: Option<&ServerError>, why: (&'static str, Binds), message: String) -> Failure {
-        failure(&self.response, error, &self.scrub, why, message)
+        failure(&self.response, error, &self.scrub(), why, message)
     }
 
     fn said(&self, error: Option<&ServerError>) -> String {
-        said(&self.response, error, &self.scrub)
+        said(&self.response, error, &self.scrub())
+    }
+
+    fn scrub(&self) -> Scrub {
+        Scrub::new(self.registration, self.refresh_token)
     }
 
     fn host(&self) -> String {

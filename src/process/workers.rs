@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,11 @@ impl Workers {
     pub fn run(self: &Arc<Self>, limit: usize, job: Job) -> Result<(), Job> {
         let mut queue = lock(&self.queue);
         queue.ready.push_back(job);
-        if self.provide(&mut queue, limit) { Ok(()) } else { queue.ready.pop_back().map_or(Ok(()), Err) }
+        if !self.provide(&mut queue, limit) {
+            return queue.ready.pop_back().map_or(Ok(()), Err);
+        }
+        self.wake(queue);
+        Ok(())
     }
 
     /// Runs `job` after `delay`, if a thread can be started.
@@ -69,16 +73,19 @@ impl Workers {
         let mut queue = lock(&self.queue);
         queue.later.push(Reverse(Later { due: Instant::now() + delay, job }));
         self.provide(&mut queue, limit);
+        self.wake(queue);
     }
 
+    /// A busy thread takes what is new next; an idle one takes it now, or looks at its due time anew. It would only wait
+    /// for the lock if it were woken before that is free.
+    fn wake(&self, queue: MutexGuard<'_, Queue>) {
+        drop(queue);
+        self.work.notify_one();
+    }
+
+    /// Starts a thread if there are too few. `false`: there is none, and none can be started.
     fn provide(self: &Arc<Self>, queue: &mut Queue, limit: usize) -> bool {
-        if queue.idle >= queue.ready.len().max(1) {
-            self.work.notify_one();
-            return true;
-        }
-        if queue.threads >= limit.max(1) {
-            // A busy thread takes it next; an idle one may have to look at its due time anew.
-            self.work.notify_one();
+        if queue.idle >= queue.ready.len().max(1) || queue.threads >= limit.max(1) {
             return true;
         }
         let workers = Arc::clone(self);

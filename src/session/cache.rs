@@ -1,5 +1,6 @@
 //! What this process remembers of sessions: the token that is served from memory, and who is busy with what.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -97,7 +98,10 @@ pub struct Slot {
     held: ArcSwapOption<Held>,
     renewing: AtomicBool,
     state: Mutex<SlotState>,
+    /// For those who look at the record: it has changed.
     changed: Condvar,
+    /// For those who wait for a job: it has ended.
+    ended: Condvar,
 }
 
 #[derive(Default)]
@@ -163,9 +167,21 @@ impl Reading {
         Self { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() }
     }
 
-    /// Now, cheaper and up to 10 ms behind on the wall clock.
+    /// Now, cheaper and up to a tick (at most 10 ms) behind: the boot-time clock, the dear one, is read once in a tick of
+    /// the coarse clocks.
     pub fn coarse() -> Self {
-        Self { wall_ms: clock::wall_coarse_ms(), boot_ms: clock::boot_ms() }
+        thread_local! {
+            static LAST: Cell<(i64, Reading)> = const { Cell::new((i64::MIN, Reading { wall_ms: 0, boot_ms: 0 })) };
+        }
+        // A wall clock that was set back may read the same twice, a clock that stops in suspend too; both never do.
+        let now = (clock::monotonic_coarse_ms(), clock::wall_coarse_ms());
+        LAST.with(|last| {
+            let (monotonic_ms, read) = last.get();
+            if (monotonic_ms, read.wall_ms) != now {
+                last.set((now.0, Self { wall_ms: now.1, boot_ms: clock::boot_ms() }));
+            }
+            last.get().1
+        })
     }
 }
 
@@ -252,6 +268,7 @@ impl Slot {
             renewing: AtomicBool::new(false),
             state: Mutex::default(),
             changed: Condvar::new(),
+            ended: Condvar::new(),
         }
     }
 
@@ -325,6 +342,7 @@ impl Slot {
         self.touch();
         drop(state);
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     /// Forgets the token.
@@ -379,6 +397,7 @@ impl Slot {
         self.touch();
         drop(state);
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     /// Waits until the job with this number has ended, or `stop` says so.
@@ -398,7 +417,7 @@ impl Slot {
             if stop() {
                 return Waited::Finished;
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -427,6 +446,7 @@ impl Slot {
     pub fn wake(&self) {
         drop(lock(&self.state));
         self.changed.notify_all();
+        self.ended.notify_all();
     }
 
     fn touch(&self) {

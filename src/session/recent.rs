@@ -1,6 +1,7 @@
 //! The sessions that a thread has asked for lately: found again without a lock.
 
 use std::cell::RefCell;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +11,14 @@ const PLACES: usize = 8;
 
 struct Recent {
     shard: usize,
-    places: [Option<(u64, Arc<Slot>)>; PLACES],
+    places: [Place; PLACES],
+}
+
+struct Place {
+    kept: Option<(u64, Arc<Slot>)>,
+    /// Who was looked for here in vain, as a hash. Who comes twice in a row is kept: a walk through many sessions keeps
+    /// nobody, and nobody loses a place to it.
+    missed: u64,
 }
 
 thread_local! {
@@ -18,7 +26,7 @@ thread_local! {
         static THREADS: AtomicU64 = AtomicU64::new(0);
         RefCell::new(Recent {
             shard: THREADS.fetch_add(1, Ordering::Relaxed) as usize,
-            places: [const { None }; PLACES],
+            places: [const { Place { kept: None, missed: 0 } }; PLACES],
         })
     };
 }
@@ -33,34 +41,37 @@ pub fn next_number() -> u64 {
 /// where locks are needed.
 pub fn with_slot<T>(
     client: u64,
-    session: &str,
+    session: &[u8],
     find: impl FnOnce() -> Option<Arc<Slot>>,
     work: impl FnOnce(&Slot, usize) -> Option<T>,
 ) -> Option<T> {
     RECENT
         .try_with(|recent| {
-            // Taken out while it is used: `work` may run anything.
             let mut recent = recent.try_borrow_mut().ok()?;
             let Recent { shard, places } = &mut *recent;
-            let place = &mut places[place_of(client, session)];
-            match place {
-                Some((owner, slot)) if *owner == client && *slot.key.session == *session => work(slot, *shard),
-                _ => {
-                    let slot = find()?;
-                    let found = work(&slot, *shard);
-                    *place = Some((client, slot));
-                    found
-                }
+            let hash = hash(client, session);
+            let place = &mut places[hash as usize % PLACES];
+            if let Some((owner, slot)) = &place.kept
+                && *owner == client
+                && slot.key.session.as_bytes() == session
+            {
+                return work(slot, *shard);
             }
+            let slot = find()?;
+            let found = work(&slot, *shard);
+            if mem::replace(&mut place.missed, hash) == hash {
+                place.kept = Some((client, slot));
+            }
+            found
         })
         .ok()
         .flatten()
 }
 
-fn place_of(client: u64, session: &str) -> usize {
-    let name = session.as_bytes();
-    let end = name
-        .last_chunk::<8>()
-        .map_or_else(|| name.iter().fold(0, |end, byte| end << 8 | u64::from(*byte)), |end| u64::from_le_bytes(*end));
-    ((end ^ client).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61) as usize
+fn hash(client: u64, session: &[u8]) -> u64 {
+    let mix = |hash: u64, word: u64| (hash.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let (words, rest) = session.as_chunks::<8>();
+    let hash = words.iter().fold(client, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let hash = mix(hash, rest.iter().fold(0, |rest, byte| rest << 8 | u64::from(*byte)));
+    hash ^ hash >> 32
 }

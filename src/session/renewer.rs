@@ -136,11 +136,11 @@ impl Renewer {
 
     /// The token in memory and the Unix time in milliseconds until which memory answers: no I/O, and for a session that
     /// this thread has asked for lately no lock.
-    pub fn peek<T>(&self, session: &str, read: impl FnOnce(&Held) -> T) -> Option<(T, i64)> {
+    pub fn peek<T>(&self, session: &[u8], read: impl FnOnce(&Held) -> T) -> Option<(T, i64)> {
         recent::with_slot(
             self.number,
             session,
-            || self.cached(session),
+            || self.cached(str::from_utf8(session).ok()?),
             |slot, shard| {
                 let held = slot.held();
                 let held = held.as_ref()?;

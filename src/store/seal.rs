@@ -14,9 +14,9 @@ use std::sync::Arc;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hkdf::{self, HKDF_SHA256, Prk, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
-use zeroize::Zeroizing;
 
 use crate::error::{Error, Result, Status};
+use crate::secret::SecretBytes;
 use crate::session::record::{Key, Record, Secrets};
 
 const FORMAT: u8 = 1;
@@ -158,7 +158,7 @@ impl Keys {
         version: i64,
         plain: &str,
         sealed: &[u8],
-    ) -> std::result::Result<Zeroizing<Vec<u8>>, Closed> {
+    ) -> std::result::Result<SecretBytes, Closed> {
         match sealed.first() {
             Some(&FORMAT) if sealed.len() >= HEADER => {}
             Some(&format) if format > FORMAT => return Err(Closed::OtherFormat),
@@ -166,7 +166,7 @@ impl Keys {
         }
         let master = self.0.iter().find(|master| master.id == sealed[KEY_ID]).ok_or(Closed::OtherKey)?;
         let nonce = Nonce::try_assume_unique_for_key(&sealed[NONCE]).map_err(|_| Closed::Damaged)?;
-        let mut secret = Zeroizing::new(sealed[HEADER..].to_vec());
+        let mut secret = SecretBytes::new(sealed[HEADER..].to_vec());
         let length = master
             .record_key(key)
             .open_in_place(nonce, bound_to(key, version, plain), &mut secret)
@@ -181,7 +181,7 @@ impl Keys {
         let unwritable = |_| Error::new(Status::Internal, "a record cannot be written as JSON");
         let plain = serde_json::to_string(record).map_err(unwritable)?;
         // Large enough not to move, which would leave copies behind.
-        let mut secret = Zeroizing::new(Vec::with_capacity(room(&record.secrets)));
+        let mut secret = SecretBytes::new(Vec::with_capacity(room(&record.secrets)));
         serde_json::to_writer(&mut *secret, &record.secrets).map_err(unwritable)?;
         let sealed = self.seal(key, record.version, &plain, &secret)?;
         Ok((plain, sealed))

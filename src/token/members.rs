@@ -54,12 +54,22 @@ impl<'a> Members<'a> {
             if json.len() > 1 {
                 json.push(',');
             }
-            json.push_str(&serde_json::Value::from(other.as_str()).to_string());
+            push_name(&mut json, other);
             json.push(':');
             json.push_str(raw.get());
         }
         json.push('}');
         Secret::new(json)
+    }
+}
+
+fn push_name(json: &mut String, name: &str) {
+    if name.bytes().all(|byte| byte >= b' ' && !matches!(byte, b'"' | b'\\')) {
+        json.push('"');
+        json.push_str(name);
+        json.push('"');
+    } else {
+        json.push_str(&serde_json::Value::from(name).to_string());
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Renewer;
+use super::job::Loaded;
 use super::words::refused;
 use crate::config::EarlyRenewal;
 use crate::error::{Error, Result, Status};
@@ -44,17 +45,17 @@ impl Renewer {
                     None => continue,
                 }
             }
-            let (record, now) = match self.load(slot) {
+            let loaded = match self.load_at(slot) {
                 Ok(loaded) => loaded,
                 Err(error) => return self.still_valid(slot, &want).ok_or(error),
             };
-            found = found.or_else(|| record.as_ref().map(|record| (record.grant, record.generation)));
-            match self.decide(slot, record.as_deref(), &now, &want) {
+            found = found.or_else(|| loaded.record.as_ref().map(|record| (record.grant, record.generation)));
+            match self.decide(slot, loaded.record.as_deref(), &loaded.now, &want) {
                 Decision::Serve { early } => {
                     let Some(held) = slot.held().clone() else { continue };
                     match early {
                         None => held.quiet_for(Reading::now(), 1000),
-                        Some(_) => self.renew_early(slot, &want, until),
+                        Some(_) => self.renew_early(slot, &want, loaded, until),
                     }
                     return Ok(self.still_valid(slot, &want).unwrap_or(held));
                 }
@@ -80,7 +81,7 @@ impl Renewer {
                     }
                 }
                 Decision::Claim { .. } | Decision::Write(..) => {
-                    let job = self.start(slot, want.clone());
+                    let job = self.start(slot, want.clone(), Some(loaded));
                     if let Some(held) = self.join(slot, job, &want, until)? {
                         return Ok(held);
                     }
@@ -124,8 +125,8 @@ impl Renewer {
         })
     }
 
-    fn renew_early(&self, slot: &Arc<Slot>, want: &Want, until: Instant) {
-        let job = self.start(slot, want.clone());
+    fn renew_early(&self, slot: &Arc<Slot>, want: &Want, found: Loaded, until: Instant) {
+        let job = self.start(slot, want.clone(), Some(found));
         if self.config.early_renewal == EarlyRenewal::Wait {
             // Its failure is an event: the token is still valid.
             slot.wait_for_job(job, until, || self.is_closing());

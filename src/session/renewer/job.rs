@@ -22,10 +22,23 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// The first and the longest wait before a commit is tried again.
 const COMMIT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
+/// What a caller has found is good for its job for this long: a busy job's clock must not run before it does.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// A record as it was loaded.
+pub(super) struct Loaded {
+    /// Read before the load: the deadlines count from here.
+    pub before: Instant,
+    pub record: Option<Arc<Record>>,
+    /// The store's clock.
+    pub now: Now,
+}
+
 impl Renewer {
-    /// Starts a job for this session, unless one runs. Returns the number to wait for.
-    pub(super) fn start(&self, slot: &Arc<Slot>, want: Want) -> u64 {
-        self.start_job(slot, move |renewer, slot| renewer.renew(slot, &want))
+    /// Starts a job for this session, unless one runs. `found`: what made the caller want it. Returns the number to wait
+    /// for.
+    pub(super) fn start(&self, slot: &Arc<Slot>, want: Want, found: Option<Loaded>) -> u64 {
+        self.start_job(slot, move |renewer, slot| renewer.renew(slot, &want, found))
     }
 
     pub(super) fn start_job(
@@ -50,18 +63,28 @@ impl Renewer {
         let slot = Arc::clone(slot);
         let job = move || {
             if let Some(renewer) = renewer.upgrade().filter(|renewer| !renewer.is_closing()) {
-                renewer.start(&slot, Want::NoDoubt);
+                renewer.start(&slot, Want::NoDoubt, None);
             }
         };
         // If no thread can be started, the next caller replays.
         self.runtime.workers.run_later(wait, self.config.max_exchanges, Box::new(job));
     }
 
-    fn renew(&self, slot: &Arc<Slot>, want: &Want) -> std::result::Result<(), Failed> {
+    /// Loads, and notes when.
+    pub(super) fn load_at(&self, slot: &Slot) -> Result<Loaded> {
+        let before = Instant::now();
+        let (record, now) = self.load(slot)?;
+        Ok(Loaded { before, record, now })
+    }
+
+    fn renew(&self, slot: &Arc<Slot>, want: &Want, found: Option<Loaded>) -> std::result::Result<(), Failed> {
+        let mut found = found.filter(|found| found.before.elapsed() < FRESH);
         loop {
             self.check_open(&slot.key.session)?;
-            let before = Instant::now();
-            let (record, now) = self.load(slot)?;
+            let Loaded { before, record, now } = match found.take() {
+                Some(found) => found,
+                None => self.load_at(slot)?,
+            };
             let decision = self.decide(slot, record.as_deref(), &now, want);
             match (decision, record) {
                 (Decision::Claim { sends } | Decision::Serve { early: Some(sends) }, Some(record)) => {
@@ -149,7 +172,10 @@ impl Renewer {
             _ => None,
         };
         let exchanged = Exchanged { sent, outcome, life, sent_at, duration: started.elapsed() };
-        let settled = self.settle(slot, &claimed, &exchanged)?;
+        let settled = match self.settle_claimed(slot, &claimed, &exchanged, now) {
+            Some(settled) => settled,
+            None => self.settle(slot, &claimed, &exchanged)?,
+        };
         running.settled();
         drop(running);
         self.conclude(slot, settled, &exchanged)
@@ -161,6 +187,23 @@ impl Renewer {
         record.grant == sent.grant
             && record.generation == sent.generation
             && record.attempt.is_some_and(|attempt| attempt.id == sent.attempt)
+    }
+
+    /// Commits a Done without a load if the record is still the one that was claimed. `None`: it is not, or the store is
+    /// in trouble.
+    fn settle_claimed(&self, slot: &Slot, claimed: &Record, exchanged: &Exchanged, now: &Now) -> Option<Settled> {
+        if !matches!(exchanged.outcome, Outcome::Done(_)) {
+            return None; // A back-off needs the store's clock.
+        }
+        let party = self.party_name();
+        let moment = self.moment(now, &party, exchanged.duration, exchanged.life);
+        let next = protocol::settle(Some(claimed), &exchanged.sent, &exchanged.outcome, &moment)?;
+        if !self.vault.store.compare_and_swap(&slot.key, Some(claimed.version), &next).unwrap_or(false) {
+            return None;
+        }
+        let record = Some(Arc::new(next));
+        slot.publish(record.as_ref(), exchanged.sent_at);
+        Some(Settled { record, now: now.clone() })
     }
 
     /// Commits an outcome, and then publishes. An answer that cannot be committed now is kept and served, and committed
