@@ -16,7 +16,7 @@ use crate::process;
 use crate::secret::Secret;
 use crate::session::cache::Vault;
 use crate::session::protocol::Want;
-use crate::session::renewer::Renewer;
+use crate::session::renewer::{self, Renewer};
 use crate::session::report;
 use crate::store::memory::MemoryStore;
 #[cfg(unix)]
@@ -37,8 +37,8 @@ pub fn refresh(request_json: &str) -> Result<Secret> {
         first_byte: now + registration.connect_timeout,
         answer: now + registration.connect_timeout + registration.exchange_timeout,
     };
-    let http = process::runtime().http();
-    match oauth::refresh::refresh(http, registration, &refresh_token, deadline, &|| Ok(())) {
+    let http = renewer::http();
+    match oauth::refresh::refresh(&http, registration, &refresh_token, deadline, &|| Ok(())) {
         Outcome::Done(answer) => answer.whole(),
         outcome => Err(bare_failure(&outcome)),
     }
@@ -359,7 +359,7 @@ fn open_sqlite(config: &Config, path: &Path, default: bool) -> Result<Arc<Vault>
     // Clients with other keys, or that only read, get a connection of their own.
     let keys = options.keys.as_ref().map(Keys::ids);
     let name = (options.path.clone(), format!("{keys:?} {}", options.read_only));
-    process::runtime().store(name, || Ok(Vault::new(SqliteStore::open(options)?)))
+    process::runtime().shared(name, || Ok(Vault::new(SqliteStore::open(options)?)))
 }
 
 #[cfg(not(unix))]

@@ -3,6 +3,7 @@
 //! Everything that threads share lives in a [`Runtime`]. A forked child gets a new one and leaks its parent's: it takes
 //! no lock that a thread of the parent may have held, and closes nothing that the parent still uses.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::mem;
@@ -15,8 +16,6 @@ use std::time::{Duration, Instant};
 mod os;
 pub mod workers;
 
-use crate::oauth::http::Http;
-use crate::session::cache::Vault;
 use workers::Workers;
 
 /// Something that a fork must not tear.
@@ -35,8 +34,8 @@ pub trait AtExit: Send + Sync {
     fn exit(&self, until: Instant);
 }
 
-/// A store's canonical path, and how it is opened.
-pub type StoreName = (PathBuf, String);
+/// A name among what clients share: for a store, its canonical path and how it is opened.
+pub type Name = (PathBuf, String);
 
 /// What the threads of one process share.
 pub struct Runtime {
@@ -47,8 +46,7 @@ pub struct Runtime {
     gate: RwLock<()>,
     forks: Mutex<Vec<Weak<dyn AtFork>>>,
     exits: Mutex<Vec<Weak<dyn AtExit>>>,
-    stores: Mutex<BTreeMap<StoreName, Weak<Vault>>>,
-    http: OnceLock<Arc<Http>>,
+    shared: Mutex<BTreeMap<Name, Weak<dyn Any + Send + Sync>>>,
     /// In a child that was forked from this process: what takes this one's place.
     child: OnceLock<&'static Runtime>,
 }
@@ -61,27 +59,26 @@ impl Runtime {
             gate: RwLock::new(()),
             forks: Mutex::default(),
             exits: Mutex::default(),
-            stores: Mutex::default(),
-            http: OnceLock::new(),
+            shared: Mutex::default(),
             child: OnceLock::new(),
         }))
     }
 
-    /// The HTTP agent: its connections serve every client of this process. Nothing is loaded before the first exchange.
-    pub fn http(&self) -> &Arc<Http> {
-        self.http.get_or_init(|| Arc::new(Http::new()))
-    }
-
-    /// The open store of this name, opened by `open` if it is not open yet.
-    pub fn store<E>(&self, name: StoreName, open: impl FnOnce() -> Result<Arc<Vault>, E>) -> Result<Arc<Vault>, E> {
-        let mut stores = lock(&self.stores);
-        if let Some(store) = stores.get(&name).and_then(Weak::upgrade) {
-            return Ok(store);
+    /// What the clients of this process share under this name, for as long as one of them has it. The first makes it.
+    pub fn shared<T: Any + Send + Sync, E>(
+        &self,
+        name: Name,
+        make: impl FnOnce() -> Result<Arc<T>, E>,
+    ) -> Result<Arc<T>, E> {
+        let mut shared = lock(&self.shared);
+        if let Some(Ok(found)) = shared.get(&name).and_then(Weak::upgrade).map(Arc::downcast) {
+            return Ok(found);
         }
-        let store = open()?;
-        stores.retain(|_, store| store.strong_count() > 0);
-        stores.insert(name, Arc::downgrade(&store));
-        Ok(store)
+        let made = make()?;
+        shared.retain(|_, kept| kept.strong_count() > 0);
+        let kept: Weak<T> = Arc::downgrade(&made);
+        shared.insert(name, kept);
+        Ok(made)
     }
 }
 

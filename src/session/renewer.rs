@@ -16,6 +16,8 @@ mod revoke;
 mod words;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -30,6 +32,7 @@ use super::record::{Id, Key, Record, State};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, Result, Status};
+use crate::oauth::http::Http;
 use crate::process::{self, AtExit, Runtime, lock};
 use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now};
@@ -51,6 +54,7 @@ pub struct Renewer {
     party: Party,
     recheck_ms: i64,
     runtime: &'static Runtime,
+    http: Arc<Http>,
     slots: RwLock<HashMap<Arc<str>, Arc<Slot>>>,
     namespace: Arc<str>,
     me: Weak<Self>,
@@ -85,6 +89,7 @@ impl Renewer {
             party,
             recheck_ms: recheck_ms.unwrap_or(i64::MAX / 2),
             runtime,
+            http: http(),
             slots: RwLock::default(),
             me: me.clone(),
             closing: AtomicBool::new(false),
@@ -357,6 +362,15 @@ impl AtExit for Renewer {
 
     fn exit(&self, until: Instant) {
         self.close(until);
+    }
+}
+
+/// The HTTP agent of this process: its connections serve every client. It loads nothing before the first exchange.
+pub fn http() -> Arc<Http> {
+    let name = (PathBuf::new(), "http".to_owned());
+    let made: std::result::Result<_, Infallible> = process::runtime().shared(name, || Ok(Arc::new(Http::new())));
+    match made {
+        Ok(http) => http,
     }
 }
 

@@ -165,7 +165,7 @@ impl Renewer {
         };
         let sent_at = Reading::now();
         let started = Instant::now();
-        let outcome = oauth::refresh::refresh(self.runtime.http(), registration, &sent.refresh_token, deadline, &gate);
+        let outcome = oauth::refresh::refresh(&self.http, registration, &sent.refresh_token, deadline, &gate);
         self.stats.exchange(&outcome);
         let life = match &outcome {
             Outcome::Done(answer) => self.life(answer, sent_at.wall_ms),

@@ -31,7 +31,7 @@ impl Renewer {
                 first_byte: now + registration.connect_timeout,
                 answer: now + registration.connect_timeout + registration.exchange_timeout,
             };
-            if let Err(failure) = oauth::revoke::revoke(self.runtime.http(), registration, token, "", deadline) {
+            if let Err(failure) = oauth::revoke::revoke(&self.http, registration, token, "", deadline) {
                 self.events.push(Event {
                     reason: Some(failure.reason.to_owned()),
                     message: Some(failure.message),
