@@ -172,10 +172,7 @@ impl Renewer {
             _ => None,
         };
         let exchanged = Exchanged { sent, outcome, life, sent_at, duration: started.elapsed() };
-        let settled = match self.settle_claimed(slot, &claimed, &exchanged, now) {
-            Some(settled) => settled,
-            None => self.settle(slot, &claimed, &exchanged)?,
-        };
+        let settled = self.settle(slot, &claimed, &exchanged)?;
         running.settled();
         drop(running);
         self.conclude(slot, settled, &exchanged)
@@ -189,24 +186,8 @@ impl Renewer {
             && record.attempt.is_some_and(|attempt| attempt.id == sent.attempt)
     }
 
-    /// Commits a Done without a load if the record is still the one that was claimed. `None`: it is not, or the store is
-    /// in trouble.
-    fn settle_claimed(&self, slot: &Slot, claimed: &Record, exchanged: &Exchanged, now: &Now) -> Option<Settled> {
-        if !matches!(exchanged.outcome, Outcome::Done(_)) {
-            return None; // A back-off needs the store's clock.
-        }
-        let party = self.party_name();
-        let moment = self.moment(now, &party, exchanged.duration, exchanged.life);
-        let next = protocol::settle(Some(claimed), &exchanged.sent, &exchanged.outcome, &moment)?;
-        if !self.vault.store.compare_and_swap(&slot.key, Some(claimed.version), &next).unwrap_or(false) {
-            return None;
-        }
-        let record = Some(Arc::new(next));
-        slot.publish(record.as_ref(), exchanged.sent_at);
-        Some(Settled { record, now: now.clone() })
-    }
-
-    /// Commits an outcome, and then publishes. An answer that cannot be committed now is kept and served, and committed
+    /// Commits an outcome, and then publishes. It loads first, always: in a store that went back in time, a version may
+    /// stand for another record. An answer that cannot be committed now is kept and served, and committed
     /// as soon as the store can be written; the refresh token is never sent again for it.
     fn settle(&self, slot: &Slot, claimed: &Record, exchanged: &Exchanged) -> Result<Settled> {
         let mut retry_after = COMMIT.0;
