@@ -95,7 +95,6 @@ fn assert_every_presentation_is_claimed(scene: &Scene, client: &Client, name: &s
     for entry in &fingerprints {
         assert!(entry.is_string(), "{name}: {fingerprints:?}");
     }
-    assert!(scene.server.stats().in_flight_max <= 1, "{name}: two at one time");
 }
 
 #[test]
