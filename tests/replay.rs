@@ -86,7 +86,7 @@ fn fates() -> Vec<(FaultKind, [Fate; 3])> {
 }
 
 /// Every presentation that the server has seen has a claim of its own in the record.
-fn assert_every_presentation_is_claimed(scene: &Scene, client: &Client, name: &str, requests: usize) {
+fn assert_every_presentation_is_claimed(client: &Client, name: &str, requests: usize) {
     let claims = client.outcomes(name);
     assert_eq!(claims.len(), requests, "{name}: {claims:?}");
     let fingerprints = client.tell(name)["history"].clone();
@@ -144,7 +144,7 @@ fn every_fault_has_its_fate() {
             assert_eq!(requests, expected, "{name}");
             let unread = usize::from(fault == FaultKind::ResetBeforeRead);
             assert_eq!(scene.server.presentations(&refresh_token) as usize, expected - unread, "{name}");
-            assert_every_presentation_is_claimed(&scene, &client, &name, scene.requests() - before);
+            assert_every_presentation_is_claimed(&client, &name, scene.requests() - before);
         }
         assert_eq!(client.count()["commit_retries"], 0);
     }
