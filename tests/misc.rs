@@ -429,3 +429,20 @@ fn events_are_numbered_and_can_be_waited_for() {
     assert_eq!(all["next"], 602);
     let _: &Client = &client;
 }
+
+#[test]
+fn every_configuration_key_is_documented() {
+    let documented = include_str!("../docs/configuration.md");
+    for key in evergrant::config::KEYS {
+        assert!(documented.contains(&format!("`{}`", key.name)), "docs/configuration.md does not have {}", key.name);
+    }
+}
+
+#[test]
+fn every_status_is_in_the_header() {
+    let header = include_str!("../include/evergrant.h");
+    for status in Status::ALL {
+        let line = format!("EVERGRANT_STATUS_{} = {},", status.name(), status as i32);
+        assert!(header.contains(line.trim_end_matches(',')), "{line}");
+    }
+}
