@@ -1,7 +1,7 @@
 /*
- * A renewal beside the bare exchange over libcurl, from one core; the server has another one. Arguments: a directory on
- * a real disk. The store in memory shows the library's own work; the sealed SQLite store adds two durable writes, the
- * claim and the answer, so one write and fdatasync of the same size is measured beside them.
+ * A renewal beside the bare exchange over libcurl; client and server on one core. Argument: a directory on a real disk.
+ * The store in memory shows the library's own work. The sealed SQLite store adds two durable writes, the claim and the
+ * answer; its peer is the exchange and two raw writes of the same size, each with fdatasync.
  */
 #include "exchange.h"
 #include "server.h"
@@ -64,9 +64,9 @@ static void in_memory(struct exchange *bare)
 
 static void on_disk(struct exchange *bare, const char *directory)
 {
-    struct figures ours, peer, raw;
+    struct figures ours, peer, raw, least;
     rounds over;
-    char path[512], store[600], target[96];
+    char path[512], store[600];
     evergrant_client *client;
     int file, i;
     snprintf(path, sizeof path, "%s/raw", directory);
@@ -77,19 +77,22 @@ static void on_disk(struct exchange *bare, const char *directory)
     snprintf(store, sizeof store, "sqlite:%s/renewal.db", directory);
     client = open_at_server(store);
     OK(evergrant_session_save(client, "bench", sign_in(), &error));
+    for (i = 0; i < BLOCK_ON_DISK; i++)
+        renew(client);
     for (i = 0; i < ROUNDS; i++) {
         measure(&ours, i, BLOCK_ON_DISK, renew, client);
         measure(&peer, i, BLOCK_ON_DISK, exchange, bare);
         lseek(file, 0, SEEK_SET);
         measure(&raw, i, BLOCK_ON_DISK, write_through, &file);
         over[i] = ours.wall[i] - peer.wall[i];
+        least.wall[i] = peer.wall[i] + 2 * raw.wall[i];
+        least.cpu[i] = peer.cpu[i] + 2 * raw.cpu[i];
     }
     close_client(client);
     close(file);
-    row("renewal, sealed sqlite store: wall", ours.wall, peer.wall, US, "");
-    snprintf(target, sizeof target, "<= 1 ms where fsync takes 0.3 ms");
-    row("  over the exchange; peer: one raw write + fdatasync", over, raw.wall, US, target);
-    row("renewal, sealed sqlite store: CPU", ours.cpu, peer.cpu, US, "<= 200 us");
+    row("renewal, sealed sqlite store: wall; peer: + 2 raw writes", ours.wall, least.wall, US, "");
+    row("  less the exchange; peer: one raw write + fdatasync", over, raw.wall, US, "<= 1 ms if fsync is 0.3 ms");
+    row("renewal, sealed sqlite store: CPU; peer: + 2 raw writes", ours.cpu, least.cpu, US, "<= 200 us");
 }
 
 int main(int count, char **arguments)

@@ -35,13 +35,8 @@ curl=$(pkg-config --cflags --libs libcurl)
 	build sessions $ours
 }
 
-# Clients run on the first core, the server on the last one.
-cores=$(nproc)
-at_server() { # cores of the client, program, arguments
-	client_cores=$1
-	shift
-	EVERGRANT_TEST_SERVER_OPTIONS="--mode generic --rotation strict" \
-		taskset -c $((cores - 1)) tests/with-server.sh taskset -c "$client_cores" "$@"
+at_server() { # command that runs tests/with-server.sh
+	EVERGRANT_TEST_SERVER_OPTIONS="--mode generic --rotation strict" "$@"
 }
 
 size() {
@@ -55,8 +50,8 @@ size() {
 		echo "$bench ..." >&2
 		case $bench in
 		memory) "$out/memory" ;;
-		renewal) at_server 0 "$out/renewal" "$PWD/$disk" ;;
-		herd) at_server 0-$((cores - 1)) "$out/herd" "$PWD/$disk" ;;
+		renewal) at_server taskset -c 0 tests/with-server.sh "$out/renewal" "$PWD/$disk" ;;
+		herd) at_server tests/with-server.sh "$out/herd" "$PWD/$disk" ;;
 		start) "$out/start" "$out" "$PWD/$disk" ;;
 		sessions) "$out/sessions" "$shm" ;;
 		size) size ;;
