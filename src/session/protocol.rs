@@ -475,11 +475,17 @@ impl Policy {
         let until_ms = life.until_ms.filter(|_| self.early_renewal != EarlyRenewal::Off)?;
         let length_ms = (until_ms - life.from_ms).max(0);
         // A configured time is kept to within a fifth; the default spreads a fleet over half of its window.
-        let (before_ms, spread) = match self.renew_before_ms {
-            Some(before_ms) => (before_ms.min(length_ms / 2), 5),
-            None => ((length_ms / 5).min(10 * 60 * 1000), 2),
+        let (before_ms, spread_ms) = match self.renew_before_ms {
+            Some(before_ms) => {
+                let before_ms = before_ms.min(length_ms / 2);
+                (before_ms, before_ms / 5)
+            }
+            None => {
+                let before_ms = (length_ms / 5).min(10 * 60 * 1000);
+                (before_ms, before_ms / 2)
+            }
         };
-        Some(until_ms - before_ms + before_ms / spread * self.jitter / 1024)
+        Some(until_ms - before_ms + spread_ms * self.jitter / 1024)
     }
 
     fn is_early(&self, life: Option<&Life>, wall_ms: i64) -> bool {

@@ -17,7 +17,7 @@
  * GET, or POST if there is a body, of a http://127.0.0.1 URL. `bearer` may be NULL. Returns the HTTP status and leaves
  * the answer's body in `answer`; -1 if there is none.
  */
-static int http(const char *url, const char *path, const char *bearer, const char *body, char *answer, size_t size)
+static inline int http(const char *url, const char *path, const char *bearer, const char *body, char *answer, size_t size)
 {
     char text[65536];
     struct sockaddr_in to;
@@ -52,7 +52,7 @@ static int http(const char *url, const char *path, const char *bearer, const cha
 }
 
 /* Whether the library's threads are gone: they end when they have had nothing to do for two seconds. */
-static int alone(void)
+static inline int alone(void)
 {
     struct timespec pause = {0, 50 * 1000 * 1000};
     for (int tries = 0; tries < 600; tries++) {
