@@ -1,14 +1,16 @@
 /*
- * A renewal beside the bare exchange over libcurl; client and server on one core. Argument: a directory on a real disk.
+ * A renewal beside the bare exchange over libcurl; client and server on one core. Arguments: a directory on a real disk,
+ * and one in memory (tmpfs).
  * The store in memory shows the library's own work. The sealed SQLite store adds two durable writes, the claim and the
- * answer; its peer is the exchange and two raw writes of the same size, each with fdatasync.
+ * answer; its peer is the exchange and two raw writes of the same size, each with fdatasync: a page and its head in
+ * SQLite's log. What the kernel needs for these differs from disk to disk, so that the CPU time is also taken in memory.
  */
 #include "exchange.h"
 #include "server.h"
 #include <fcntl.h>
 #include <unistd.h>
 
-enum { BLOCK = 250, BLOCK_ON_DISK = 60, PAGE = 4096 };
+enum { BLOCK = 250, BLOCK_ON_DISK = 60, FRAME = 24 + 4096 };
 
 struct figures {
     rounds wall, cpu;
@@ -41,9 +43,9 @@ static void exchange(void *user)
 
 static void write_through(void *user)
 {
-    static const char page[PAGE];
+    static const char frame[FRAME];
     int file = *(int *)user;
-    if (write(file, page, sizeof page) != sizeof page || fdatasync(file) != 0)
+    if (write(file, frame, sizeof frame) != sizeof frame || fdatasync(file) != 0)
         die("write", "the disk refuses it");
 }
 
@@ -60,6 +62,23 @@ static void in_memory(struct exchange *bare)
     close_client(client);
     row("renewal, memory store: CPU", ours.cpu, peer.cpu, US, "<= 2 x");
     row("renewal, memory store: wall", ours.wall, peer.wall, US, "");
+}
+
+static void on_tmpfs(struct exchange *bare, const char *directory)
+{
+    struct figures ours, peer;
+    char store[600];
+    evergrant_client *client;
+    int i;
+    snprintf(store, sizeof store, "sqlite:%s/renewal.db", directory);
+    client = open_at_server(store);
+    OK(evergrant_session_save(client, "bench", sign_in(), &error));
+    for (i = 0; i < ROUNDS; i++) {
+        measure(&ours, i, BLOCK, renew, client);
+        measure(&peer, i, BLOCK, exchange, bare);
+    }
+    close_client(client);
+    row("renewal, sealed sqlite store in tmpfs: CPU", ours.cpu, peer.cpu, US, "<= 200 us");
 }
 
 static void on_disk(struct exchange *bare, const char *directory)
@@ -92,19 +111,20 @@ static void on_disk(struct exchange *bare, const char *directory)
     close(file);
     row("renewal, sealed sqlite store: wall; peer: + 2 raw writes", ours.wall, least.wall, US, "");
     row("  less the exchange; peer: one raw write + fdatasync", over, raw.wall, US, "<= 1 ms if fsync is 0.3 ms");
-    row("renewal, sealed sqlite store: CPU; peer: + 2 raw writes", ours.cpu, least.cpu, US, "<= 200 us");
+    row("renewal, sealed sqlite store: CPU; peer: + 2 raw writes", ours.cpu, least.cpu, US, "");
 }
 
 int main(int count, char **arguments)
 {
     struct exchange bare;
-    if (count != 2)
-        die(arguments[0], "DIRECTORY");
+    if (count != 3)
+        die(arguments[0], "DISK TMPFS");
     curl_global_init(CURL_GLOBAL_DEFAULT);
     exchange_open(&bare, token_endpoint(), sign_in());
     exchange_run(&bare);
     in_memory(&bare);
     on_disk(&bare, arguments[1]);
+    on_tmpfs(&bare, arguments[2]);
     curl_easy_cleanup(bare.curl);
     curl_global_cleanup();
     return 0;

@@ -5,7 +5,7 @@ set -eu
 
 here=$(dirname "$0")
 out=${BENCH_OUT:-build/bench}
-disk=$out/disk                  # durable writes are measured here
+disk=$out/disk # durable writes are measured here
 shm=$(mktemp -d /dev/shm/evergrant-bench-XXXXXX)
 trap 'rm -rf "$shm" "$disk"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -19,7 +19,7 @@ build() { # program, libraries
 	program=$1
 	shift
 	# shellcheck disable=SC2046 # flags are lists
-	${CC:-cc} -std=gnu11 -O2 -Wall -Wextra $(pkg-config --cflags evergrant) "$here/$program.c" -o "$out/$program" "$@"
+	${CC:-cc} -std=gnu11 -O2 -Wall -Wextra -Wno-unused-function $(pkg-config --cflags evergrant) "$here/$program.c" -o "$out/$program" "$@"
 }
 ours="$(pkg-config --libs evergrant) -Wl,-rpath,$libdir -pthread"
 curl=$(pkg-config --cflags --libs libcurl)
@@ -50,7 +50,7 @@ size() {
 		echo "$bench ..." >&2
 		case $bench in
 		memory) "$out/memory" ;;
-		renewal) at_server taskset -c 0 tests/with-server.sh "$out/renewal" "$PWD/$disk" ;;
+		renewal) at_server taskset -c 0 tests/with-server.sh "$out/renewal" "$PWD/$disk" "$shm" ;;
 		herd) at_server tests/with-server.sh "$out/herd" "$PWD/$disk" ;;
 		start) "$out/start" "$out" "$PWD/$disk" ;;
 		sessions) "$out/sessions" "$shm" ;;
