@@ -167,18 +167,16 @@ impl Reading {
         Self { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() }
     }
 
-    /// Now, cheaper and up to a tick (at most 10 ms) behind: the boot-time clock, the dear one, is read once in a tick of
-    /// the coarse clocks.
+    /// Now, cheaper and up to a tick (at most 10 ms) behind: both clocks are read once in a tick of one that is never
+    /// set.
     pub fn coarse() -> Self {
         thread_local! {
             static LAST: Cell<(i64, Reading)> = const { Cell::new((i64::MIN, Reading { wall_ms: 0, boot_ms: 0 })) };
         }
-        // A wall clock that was set back may read the same twice, a clock that stops in suspend too; both never do.
-        let now = (clock::monotonic_coarse_ms(), clock::wall_coarse_ms());
+        let tick_ms = clock::monotonic_coarse_ms();
         LAST.with(|last| {
-            let (monotonic_ms, read) = last.get();
-            if (monotonic_ms, read.wall_ms) != now {
-                last.set((now.0, Self { wall_ms: now.1, boot_ms: clock::boot_ms() }));
+            if last.get().0 != tick_ms {
+                last.set((tick_ms, Self { wall_ms: clock::wall_coarse_ms(), boot_ms: clock::boot_ms() }));
             }
             last.get().1
         })
