@@ -67,7 +67,7 @@ typedef enum evergrant_status {
      */
     EVERGRANT_STATUS_TIMED_OUT = 5,
     /**
-     * The store cannot be used; the message says what to do. No refresh token was spent.
+     * The store cannot be used; the message says what to do. If it came before a renewal, no refresh token was spent.
      */
     EVERGRANT_STATUS_STORE = 6,
     /**
@@ -243,8 +243,8 @@ evergrant_status evergrant_client_stats(const evergrant_client *client,
  *     {"events": [{"n": 7, "at_s", "kind", "session", "outcome", "reason", "duration_ms"}], "next": 7, "dropped": 0}
  *
  * `kind` is `renewed`, `adopted`, `renewal_failed`, `ended`, `saved`, `signed_out`, `commit_pending`,
- * `signature_mismatch`, `store_warning`, or one that a later version adds. Only the latest events are kept;
- * `dropped` says how many were missed.
+ * `signature_mismatch`, `store_warning`, `forgotten`, `revocation_failed`, or one that a later version adds. Only the
+ * latest events are kept; `dropped` says how many were missed.
  *
  * @param after        0 at first, then `next` of the previous answer.
  * @param max_wait_ms  How long to wait for the first event, in milliseconds; 0 only looks.

@@ -22,7 +22,7 @@ pub enum evergrant_status {
     Unavailable = 4,
     /// Your wait has ended; the renewal goes on without you.
     TimedOut = 5,
-    /// The store cannot be used; the message says what to do. No refresh token was spent.
+    /// The store cannot be used; the message says what to do. If it came before a renewal, no refresh token was spent.
     Store = 6,
     /// evergrant_session_peek() only: memory has no answer, ask evergrant_session_access_token().
     Stale = 7,
