@@ -36,8 +36,8 @@ export async function connect(Connection, session, options) {
     return adopt(await session.renew({ rejected: refused.accessToken }));
   }
 
-  // Before every request jsforce waits for a refresh under way. Here it also waits for the token, where somebody else has
-  // renewed it or its end has come. Each wait lets one request pass.
+  // Before every request jsforce waits for a refresh under way. Here it also waits for the token, where somebody else
+  // has renewed it or its end has come. Each wait lets one request pass.
   const delegate = connection._refreshDelegate;
   const isRefreshing = delegate.isRefreshing.bind(delegate);
   const waitRefresh = delegate.waitRefresh.bind(delegate);
