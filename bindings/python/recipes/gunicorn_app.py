@@ -1,7 +1,7 @@
-"""A WSGI application that shares one session among gunicorn's workers. Run with: gunicorn --preload gunicorn_app:app
+"""A WSGI application that shares one session among gunicorn's workers. Run with: gunicorn gunicorn_app:app
 
-With --preload the client is opened once, before the fork, and each worker goes on with what it has inherited. Without
-it each worker opens its own on the same store: that is as good. No hook is needed: workers exit normally.
+gunicorn.conf.py preloads it: the client is opened once, before the fork, and each worker goes on with what it has
+inherited. Without preloading each worker opens its own on the same store, which is as good.
 """
 
 from __future__ import annotations
