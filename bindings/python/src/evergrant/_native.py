@@ -60,7 +60,13 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
 # They do I/O or wait, so the interpreter lock is released meanwhile. For the others, which take less than a microsecond
 # or so, to get it back would cost far more than the call, up to a switch interval where threads compete.
 _SLOW = frozenset(
-    ["evergrant_client_open", "evergrant_client_free", "evergrant_session_allows", "evergrant_queue_free"]
+    [
+        "evergrant_client_open",
+        "evergrant_client_close",
+        "evergrant_client_free",
+        "evergrant_session_allows",
+        "evergrant_queue_free",
+    ]
 )
 
 
@@ -146,7 +152,15 @@ def to_json(members: Mapping[str, Any]) -> str:
     """A JSON object of the members that are not ``None``."""
     import json
 
-    return json.dumps({name: value for name, value in members.items() if value is not None}, default=dict)
+    return json.dumps({name: value for name, value in members.items() if value is not None}, default=_plain)
+
+
+def _plain(value: object) -> dict[Any, Any]:
+    from collections.abc import Mapping
+
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no argument can be a {type(value).__name__}, or contain one")
 
 
 class Queue:
@@ -191,7 +205,16 @@ _MOST_IDLE = 16
 
 
 def call(client: c_void_p | None, request: str) -> Any:
-    """Makes one call and waits for its result, with nothing but a poll: a signal, or gevent, can end it at any time."""
+    """Makes one call and waits for its result."""
+    (result,) = call_all([(client, request)])
+    return value_of(result)
+
+
+def call_all(calls: list[tuple[c_void_p | None, str]]) -> list[dict[str, Any]]:
+    """Makes calls and waits for all results, in any order.
+
+    It waits with nothing but a poll: a signal can end that at any time, and gevent knows how to.
+    """
     import select
 
     try:
@@ -199,14 +222,15 @@ def call(client: c_void_p | None, request: str) -> Any:
     except IndexError:
         queue = Queue()
     try:
-        queue.submit(client, 0, request)
-        # Looked up, and made, for each call: gevent may patch it at any time.
+        for tag, (client, request) in enumerate(calls):
+            queue.submit(client, tag, request)
+        # Looked up, and made, each time: gevent may patch it at any time.
         poll = select.poll()
         poll.register(queue.fd, select.POLLIN)
         results = queue.take()
-        while not results:
+        while len(results) < len(calls):
             poll.poll()
-            results = queue.take()
+            results += queue.take()
     except BaseException:
         queue.close()
         raise
@@ -214,7 +238,7 @@ def call(client: c_void_p | None, request: str) -> Any:
         _idle.append(queue)
     else:
         queue.close()
-    return value_of(results[0])
+    return results
 
 
 def value_of(result: dict[str, Any]) -> Any:
