@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { build } from 'esbuild';
 import { temporaryDirectory } from './support.mjs';
 
-const modules = join(import.meta.dirname, 'node_modules');
+const modules = join(import.meta.dirname, '../node_modules');
 const IMPORT = `import { version } from 'evergrant'; console.log(version);`;
 
 function node(cwd, args, env = {}) {

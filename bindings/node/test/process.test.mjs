@@ -164,7 +164,7 @@ test('100,000 calls leave nothing behind', async (t) => {
 test('a client that is lost is freed', async (t) => {
   const { config } = await shared(t);
   const open = () => new Client({ ...config, store: 'memory:' }).session('alice').accessTokenNow();
-  const { native } = await import('./node_modules/evergrant/lib/native.js');
+  const { native } = await import('../node_modules/evergrant/lib/native.js');
   const original = native.evergrant_client_free;
   let freed = 0;
   Object.defineProperty(native, 'evergrant_client_free', {
