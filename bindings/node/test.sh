@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tests the npm packages as users get them: installs the tarballs of dist/ (or of EVERGRANT_DIST) into build/node-project.
+# Tests the npm packages as users get them: installs the tarballs of EVERGRANT_DIST (dist/) into build/node-project.
 #   test.sh              an install into an empty project, then all tests
 #   test.sh FILE...      these tests only, named as in bindings/node/test
 #   test.sh check        types and packaging: tsc, publint, attw
@@ -16,8 +16,8 @@ npm() {
 	command npm --no-audit --no-fund --no-update-notifier --loglevel=error "$@"
 }
 
-# As in the source tree, but what is installed is around it. An install of the last run is as good as new if its lock file
-# is; the packages under test are installed anew.
+# As in the source tree, but what is installed is around it. An install of the last run is as good as new if its lock
+# file is; the packages under test are installed anew.
 mkdir -p "$project/test/kit"
 mv "$project/test/kit/node_modules" "$project/kit_modules" 2>/dev/null || :
 rm -rf "$project/test" "$project/recipes"
