@@ -16,7 +16,9 @@ function* candidates() {
   const { fileURLToPath } = builtin('node:url');
   try {
     const manifest = import.meta.resolve(`evergrant-${platform}-${arch}/package.json`);
-    yield fileURLToPath(new URL(platform === 'linux' ? `${libc()}/${file}` : file, manifest));
+    const path = fileURLToPath(new URL(platform === 'linux' ? `${libc()}/${file}` : file, manifest));
+    // Electron reads modules out of an archive, but the system's loader cannot.
+    yield process.versions.electron ? path.replace(/\.asar(?=[/\\])/, '.asar.unpacked') : path;
   } catch (error) {
     if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ERR_MODULE_NOT_FOUND') throw error;
   }

@@ -1,7 +1,7 @@
 // How the library is found, and what is said when it is not or does not fit.
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { build } from 'esbuild';
@@ -66,6 +66,22 @@ test('EVERGRANT_LIBRARY comes first, and alone, and is a path', (t) => {
   const { status, stderr } = evaluate(import.meta.dirname, { EVERGRANT_LIBRARY: 'libc.so.6' });
   assert.equal(status, 1, 'the system is not searched');
   assert.ok(stderr.includes(join(import.meta.dirname, 'libc.so.6')));
+});
+
+test('in Electron, the library is taken from beside the archive', (t) => {
+  const directory = project(t, 'evergrant');
+  const archive = join(directory, 'app.asar');
+  mkdirSync(archive);
+  renameSync(join(directory, 'node_modules'), join(archive, 'node_modules'));
+  const name = 'node_modules/evergrant-linux-x64';
+  cpSync(join(modules, 'evergrant-linux-x64'), join(directory, 'app.asar.unpacked', name), { recursive: true });
+  mkdirSync(join(archive, name));
+  cpSync(join(modules, 'evergrant-linux-x64/package.json'), join(archive, name, 'package.json'));
+  assert.equal(evaluate(archive).status, 1);
+  const electron = `Object.defineProperty(process, 'versions', { value: { ...process.versions, electron: '39' } })`;
+  const preload = `data:text/javascript,${encodeURIComponent(electron)}`;
+  const { status, stderr } = node(archive, ['--import', preload, '--input-type=module', '--eval', IMPORT]);
+  assert.equal(status, 0, stderr);
 });
 
 test('the library is not looked for in the working directory', (t) => {
