@@ -64,6 +64,28 @@ build/libs-private:
 	@rm -f build/empty.a
 	@test -s $@ || { rm $@; echo "rustc did not name the libraries"; exit 1; }
 
+# ---- packages
+
+PYTHON ?= python3
+MACHINE ?= $(shell uname -m)
+
+.PHONY: dist
+dist: build/venv/packaging/made ## Build the packages for this MACHINE: dist/ has the wheel, the sdist and the npm tarballs
+	packaging/dist.sh $(MACHINE) glibc
+
+.PHONY: dist-musl
+dist-musl: build/venv/packaging/made ## The same, and for Linux with musl; needs its Rust target from `rustup target add`
+	packaging/dist.sh $(MACHINE) glibc musl
+
+build/venv/packaging/made: packaging/requirements.txt
+build/venv/%/made:
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check $(<:%=--requirement %)
+	@touch $@
+
+# ---- the demo
+
 DEMO := $(wildcard bindings/c/examples/demo/*.c)
 DEMO_RPATH := $(if $(filter Darwin,$(shell uname -s)),@loader_path,$$ORIGIN)
 TEST_SERVER := $(or $(CARGO_TARGET_DIR),target)/debug/evergrant-test-server
