@@ -96,6 +96,15 @@ typedef struct evergrant_client evergrant_client;
  */
 typedef struct evergrant_error evergrant_error;
 
+/**
+ * Calls that need no thread of the program: for event loops, and for waits that something else may end.
+ *
+ * A call is submitted, goes on by itself, and its result waits in the queue. Thousands may wait at one time, on a few
+ * threads of the library. One queue serves any number of clients. A forked child opens a queue of its own: to use its
+ * parent's is EVERGRANT_STATUS_CLOSED.
+ */
+typedef struct evergrant_queue evergrant_queue;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -271,7 +280,7 @@ evergrant_status evergrant_client_close(const evergrant_client *client,
 
 /**
  * Frees a client, after evergrant_client_close(). This is the last call: no other may be running or follow, and what
- * was borrowed from the client ends.
+ * was borrowed from the client ends. Calls of it that a queue has not finished end with EVERGRANT_STATUS_CLOSED.
  *
  * @param client  NULL is allowed.
  */
@@ -371,6 +380,26 @@ evergrant_status evergrant_session_stamp(const evergrant_client *client,
                                          const char *session,
                                          const uint32_t **stamp_out,
                                          evergrant_error **error_out);
+
+/**
+ * Whether an HTTP client may send the session's access token to a URL, so that a token never leaves for another server.
+ *
+ * The URL's origin (RFC 6454) must be one of `origins` in the configuration; without that key, the origin of `site_url`
+ * or of the current token's `instance_url`. Where there is neither, it must be that of `first_url`: the URL that the
+ * caller used this session with first. Nothing but https is ever allowed, except http to a loopback address.
+ *
+ * @param session      The session's name.
+ * @param url          Where the request is to go. Ask again for every redirect.
+ * @param first_url    NULL if `url` is the first one.
+ * @param allowed_out  1 or 0.
+ */
+EVERGRANT_API
+evergrant_status evergrant_session_allows(const evergrant_client *client,
+                                          const char *session,
+                                          const char *url,
+                                          const char *first_url,
+                                          int32_t *allowed_out,
+                                          evergrant_error **error_out);
 
 /**
  * What the store knows of a session, without secrets: `state` (`active`, `in_doubt`, `ended`, `signed_out`),
@@ -481,6 +510,67 @@ evergrant_status evergrant_sign_in_with_password(const evergrant_client *client,
                                                  const char *request_json,
                                                  char **token_json_out,
                                                  evergrant_error **error_out);
+
+/**
+ * Opens a queue.
+ *
+ * @param queue_out  Owned: free with evergrant_queue_free().
+ * @param fd_out     A descriptor that can be read while results wait in the queue: for poll() and event loops. Its bytes
+ *                   mean nothing and may be read. Owned: close it with close(), before or after the queue. -1 where the
+ *                   system has none.
+ */
+EVERGRANT_API
+evergrant_status evergrant_queue_open(evergrant_queue **queue_out,
+                                      int32_t *fd_out,
+                                      evergrant_error **error_out);
+
+/**
+ * Starts a call and returns at once, without any I/O.
+ *
+ *     {"call": "session_token", "session": "alice", "options": {"max_wait_ms": 5000}}
+ *
+ * `call` is the name of a function less `evergrant_`; the other members are its arguments, less client and outputs.
+ * What the function takes as JSON text is JSON here: `options`, `token`, `request`, `sign_in` for its `options_json`,
+ * `token_json` and so on. A null member counts as absent. There are session_save, session_token, session_access_token,
+ * session_renew, session_describe, session_list, session_introspect, session_sign_out, session_forget, client_stats,
+ * client_events, client_close, sign_in_start, sign_in_finish, sign_in_with_password and, without a client, refresh.
+ *
+ * @param client     NULL for `refresh` only. It may be closed and freed while the call is under way.
+ * @param tag        Comes back with the result. Keep it below 2^53 if a JSON parser reads numbers as double.
+ * @param call_json  A JSON object. What is wrong with its shape is an error here; every other one is the call's result.
+ */
+EVERGRANT_API
+evergrant_status evergrant_queue_submit(const evergrant_queue *queue,
+                                        const evergrant_client *client,
+                                        uint64_t tag,
+                                        const char *call_json,
+                                        evergrant_error **error_out);
+
+/**
+ * Takes all results, in the order in which the calls finished:
+ *
+ *     [{"tag": 7, "status": "OK", "value": {...}}, {"tag": 8, "status": "TIMED_OUT", "error": {...}}]
+ *
+ * `value` is what the function puts into its output, null if it has none; `error` is as from evergrant_error_json().
+ * The queue's descriptor cannot be read then, until the next result.
+ *
+ * @param max_wait_ms  How long to wait for the first result, in milliseconds; 0 only looks.
+ * @param json_out     A JSON array, empty if no call has finished. Owned: free with evergrant_string_free(). If it is
+ *                     NULL, nothing is taken.
+ */
+EVERGRANT_API
+evergrant_status evergrant_queue_take(const evergrant_queue *queue,
+                                      uint32_t max_wait_ms,
+                                      char **json_out,
+                                      evergrant_error **error_out);
+
+/**
+ * Frees a queue: no other call with it may be running or follow. Calls under way go on, and their results are dropped.
+ *
+ * @param queue  NULL is allowed.
+ */
+EVERGRANT_API
+void evergrant_queue_free(evergrant_queue *queue);
 
 #ifdef __cplusplus
 }  // extern "C"

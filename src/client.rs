@@ -11,10 +11,11 @@ use serde_json::{Map, Value};
 
 use crate::config::{Config, StoreLocation};
 use crate::error::{Error, Result, Status};
-use crate::oauth::{self, Deadline, Outcome};
+use crate::oauth::{self, Deadline, Outcome, endpoints};
 use crate::process;
+use crate::process::tasks::block_on;
 use crate::secret::Secret;
-use crate::session::cache::Vault;
+use crate::session::cache::{Held, Vault};
 use crate::session::protocol::Want;
 use crate::session::renewer::{self, Renewer};
 use crate::session::report;
@@ -139,16 +140,36 @@ impl Client {
 
     /// Events after the number `after`, as JSON; waits at most `max_wait_ms` for the first.
     pub fn events(&self, after: u64, max_wait_ms: u32) -> Result<String> {
-        Ok(self.renewer()?.events.after(after, Duration::from_millis(max_wait_ms.into())).to_string())
+        block_on(self.wait_for_events(after, Instant::now() + Duration::from_millis(max_wait_ms.into())))
+    }
+
+    pub(crate) async fn wait_for_events(&self, after: u64, until: Instant) -> Result<String> {
+        Ok(self.renewer()?.events.after(after, until).await.to_string())
     }
 
     /// Lets open exchanges settle for at most `max_wait_ms`; [`Status::TimedOut`] if one is still open then. Waiting
     /// callers get [`Status::Closed`] at once. Closing again is harmless.
     pub fn close(&self, max_wait_ms: u32) -> Status {
+        block_on(self.wait_for_close(Instant::now() + Duration::from_millis(max_wait_ms.into())))
+    }
+
+    pub(crate) async fn wait_for_close(&self, until: Instant) -> Status {
         match self.renewer() {
-            Ok(renewer) if renewer.close(Instant::now() + Duration::from_millis(max_wait_ms.into())) => Status::Ok,
+            Ok(renewer) if renewer.close(until).await => Status::Ok,
             Ok(_) => Status::TimedOut,
             Err(_) => Status::Ok,
+        }
+    }
+
+    /// Closes what is open in this process without waiting for anything.
+    pub(crate) fn end(&self) {
+        let generation = process::generation();
+        let mut link = Some(&self.here);
+        while let Some(here) = link {
+            if here.renewer.generation == generation {
+                block_on(here.renewer.close(Instant::now()));
+            }
+            link = here.in_child.get().map(|next| &**next);
         }
     }
 
@@ -162,32 +183,46 @@ impl Client {
 
     /// A token that is valid now, as JSON.
     pub fn token(&self, session: &str, options_json: Option<&str>) -> Result<Secret> {
-        let renewer = self.renewer()?;
-        let options = self.options(options_json)?;
-        let slot = renewer.slot(checked(session)?);
-        let want = Want::Token { min_valid_ms: options.min_valid_ms };
-        report::token(session, &*renewer.obtain(&slot, want, Instant::now() + options.max_wait)?)
+        block_on(self.wait_for_token(session, options_json, Instant::now()))
+    }
+
+    pub(crate) async fn wait_for_token(&self, session: &str, options: Option<&str>, since: Instant) -> Result<Secret> {
+        report::token(session, &*self.obtain(session, options, since).await?)
     }
 
     /// An access token that is valid now.
     pub fn access_token(&self, session: &str, options_json: Option<&str>) -> Result<Secret> {
+        Ok(block_on(self.obtain(session, options_json, Instant::now()))?.access_token().clone())
+    }
+
+    pub(crate) async fn obtain(&self, session: &str, options: Option<&str>, since: Instant) -> Result<Arc<Held>> {
         let renewer = self.renewer()?;
-        let options = self.options(options_json)?;
+        let options = self.options(options)?;
         let slot = renewer.slot(checked(session)?);
         let want = Want::Token { min_valid_ms: options.min_valid_ms };
-        Ok(renewer.obtain(&slot, want, Instant::now() + options.max_wait)?.access_token().clone())
+        renewer.obtain(&slot, want, since + options.max_wait).await
     }
 
     /// A token other than the rejected one; without one, a token newer than any that is known now.
     pub fn renew(&self, session: &str, rejected: Option<&str>, options_json: Option<&str>) -> Result<Secret> {
+        block_on(self.wait_for_renewal(session, rejected, options_json, Instant::now()))
+    }
+
+    pub(crate) async fn wait_for_renewal(
+        &self,
+        session: &str,
+        rejected: Option<&str>,
+        options: Option<&str>,
+        since: Instant,
+    ) -> Result<Secret> {
         let renewer = self.renewer()?;
-        let options = self.options(options_json)?;
+        let options = self.options(options)?;
         let slot = renewer.slot(checked(session)?);
         let want = match rejected {
             Some(token) if !options.anyway => Want::OtherThan(Secret::new(token)),
             _ => Want::Newer { than: None, anyway: options.anyway },
         };
-        report::token(session, &*renewer.obtain(&slot, want, Instant::now() + options.max_wait)?)
+        report::token(session, &*renewer.obtain(&slot, want, since + options.max_wait).await?)
     }
 
     /// The access token in memory and the Unix time in milliseconds until which memory answers: no I/O, no wait.
@@ -207,6 +242,29 @@ impl Client {
         let renewer = self.renewer()?;
         renewer.check_open(session)?;
         Ok(renewer.slot(checked(session)?).stamp)
+    }
+
+    /// Whether an adapter may send the session's token to this URL: its origin is one of `origins`; without that key, the
+    /// origin of `site_url` or of the current `instance_url`; where there is neither, that of `first_url`, the first URL
+    /// that the caller's session object was used with.
+    pub fn allows(&self, session: &str, url: &str, first_url: Option<&str>) -> Result<bool> {
+        let origin = |name: &str, url: &str| {
+            endpoints::origin(url).map_err(|problem| Error::invalid(format!("{name} is {problem}")))
+        };
+        let renewer = self.renewer()?;
+        renewer.check_open(session)?;
+        let slot = renewer.slot(checked(session)?);
+        let first = first_url.map(|url| origin("first_url", url)).transpose()?;
+        let Some(wanted) = origin("url", url)? else { return Ok(false) };
+        if !self.config.origins.is_empty() {
+            return Ok(self.config.origins.contains(&wanted));
+        }
+        let site = self.config.registration.site_url.as_deref().and_then(|url| endpoints::origin(url).ok().flatten());
+        let instance = renewer.instance_url(&slot)?.and_then(|url| endpoints::origin(&url).ok().flatten());
+        if site.is_some() || instance.is_some() {
+            return Ok([site, instance].into_iter().flatten().any(|origin| origin == wanted));
+        }
+        Ok(first.is_none_or(|first| first == Some(wanted)))
     }
 
     /// What the store knows of a session, as JSON without secrets.
@@ -243,8 +301,12 @@ impl Client {
 
     /// Ends the session here and at the server (RFC 7009). What the server cannot be told now, it is told later.
     pub fn sign_out(&self, session: &str) -> Result<()> {
+        block_on(self.wait_for_sign_out(session, Instant::now()))
+    }
+
+    pub(crate) async fn wait_for_sign_out(&self, session: &str, since: Instant) -> Result<()> {
         let renewer = self.renewer()?;
-        renewer.sign_out(&renewer.slot(checked(session)?), Instant::now() + self.config.max_wait)
+        renewer.sign_out(&renewer.slot(checked(session)?), since + self.config.max_wait).await
     }
 
     /// Erases the session here only.
@@ -309,7 +371,7 @@ impl Drop for Client {
         let generation = process::generation();
         let renewer = Arc::clone(&self.here.renewer);
         if renewer.generation == generation {
-            renewer.close(Instant::now());
+            block_on(renewer.close(Instant::now()));
             return;
         }
         // What a parent opened is the parent's: closing its connections from here would ruin them.
@@ -318,7 +380,7 @@ impl Drop for Client {
             let mut link = next;
             loop {
                 if link.renewer.generation == generation {
-                    link.renewer.close(Instant::now());
+                    block_on(link.renewer.close(Instant::now()));
                     break;
                 }
                 let after = link.in_child.take();
@@ -368,7 +430,7 @@ fn open_sqlite(_config: &Config, _path: &Path, _default: bool) -> Result<Arc<Vau
 }
 
 /// The members of an argument that must be a JSON object.
-fn object<'a>(argument: &str, json: &'a str) -> Result<Members<'a>> {
+pub(crate) fn object<'a>(argument: &str, json: &'a str) -> Result<Members<'a>> {
     Members::parse(json).map_err(|problem| Error::invalid(format!("{argument} is {problem}")))
 }
 

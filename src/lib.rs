@@ -6,6 +6,7 @@ pub mod client;
 pub mod config;
 pub mod error;
 pub mod oauth;
+pub mod queue;
 pub mod secret;
 pub mod session;
 pub mod store;

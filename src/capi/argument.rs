@@ -1,6 +1,7 @@
 //! What C passes in, checked.
 
 use std::ffi::{CStr, c_char};
+use std::sync::Arc;
 
 use super::client::evergrant_client;
 use crate::client::Client;
@@ -64,10 +65,10 @@ impl<'a> Text<'a> {
 }
 
 /// The core's client behind a handle.
-pub(super) fn client(handle: Option<&evergrant_client>) -> Result<&Client> {
+pub(super) fn client(handle: Option<&evergrant_client>) -> Result<&Arc<Client>> {
     handle.map(|handle| &handle.client).ok_or_else(|| null("client"))
 }
 
-fn null(name: &str) -> Error {
+pub(super) fn null(name: &str) -> Error {
     Error::invalid(format!("{name}: must not be NULL"))
 }

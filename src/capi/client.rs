@@ -2,6 +2,7 @@
 
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use super::argument::{self, Text};
 use super::error::evergrant_error;
@@ -14,7 +15,7 @@ use crate::error::Status as evergrant_status;
 ///
 /// All functions on a client may run at the same time, except evergrant_client_free().
 pub struct evergrant_client {
-    pub(super) client: Client,
+    pub(super) client: Arc<Client>,
 }
 
 /// Opens a client.
@@ -37,7 +38,7 @@ pub unsafe extern "C" fn evergrant_client_open(
         let client = Client::open(config.required()?)?;
         // Not wanted: the configuration and the store were tried, and the client closes again.
         if client_out.is_some() {
-            store(client_out, Box::into_raw(Box::new(evergrant_client { client })));
+            store(client_out, Box::into_raw(Box::new(evergrant_client { client: Arc::new(client) })));
         }
         Ok(())
     })
@@ -94,13 +95,13 @@ pub unsafe extern "C" fn evergrant_client_close(
 }
 
 /// Frees a client, after evergrant_client_close(). This is the last call: no other may be running or follow, and what
-/// was borrowed from the client ends.
+/// was borrowed from the client ends. Calls of it that a queue has not finished end with EVERGRANT_STATUS_CLOSED.
 ///
 /// @param client  NULL is allowed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn evergrant_client_free(client: *mut evergrant_client) {
     if !client.is_null() {
         // SAFETY: `evergrant_client_open` made this client with `Box::into_raw`, and this is its last use.
-        catch(|| drop(unsafe { Box::from_raw(client) }));
+        catch(|| unsafe { Box::from_raw(client) }.client.end());
     }
 }

@@ -166,6 +166,36 @@ pub unsafe extern "C" fn evergrant_session_stamp(
     })
 }
 
+/// Whether an HTTP client may send the session's access token to a URL, so that a token never leaves for another server.
+///
+/// The URL's origin (RFC 6454) must be one of `origins` in the configuration; without that key, the origin of `site_url`
+/// or of the current token's `instance_url`. Where there is neither, it must be that of `first_url`: the URL that the
+/// caller used this session with first. Nothing but https is ever allowed, except http to a loopback address.
+///
+/// @param session      The session's name.
+/// @param url          Where the request is to go. Ask again for every redirect.
+/// @param first_url    NULL if `url` is the first one.
+/// @param allowed_out  1 or 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evergrant_session_allows(
+    client: Option<&evergrant_client>,
+    session: *const c_char,
+    url: *const c_char,
+    first_url: *const c_char,
+    allowed_out: Option<&mut MaybeUninit<i32>>,
+    error_out: Option<&mut MaybeUninit<*mut evergrant_error>>,
+) -> evergrant_status {
+    // SAFETY: C strings or NULL.
+    let (session, url, first_url) =
+        unsafe { (Text::new("session", session), Text::new("url", url), Text::new("first_url", first_url)) };
+    guard(error_out, || {
+        let client = argument::client(client)?;
+        let allowed = client.allows(session.required()?, url.required()?, first_url.optional()?)?;
+        store(allowed_out, allowed.into());
+        Ok(())
+    })
+}
+
 /// What the store knows of a session, without secrets: `state` (`active`, `in_doubt`, `ended`, `signed_out`),
 /// `reason`, `version`, `generation`, `expires_at_s`, `expiry`, `renewed_at_s`, `attempt`, `retry_after_ms`, and
 /// `history`, the latest 16 renewals.

@@ -50,6 +50,31 @@ pub fn check_origin(url: &str) -> Result<String, String> {
     Ok(canonical(url).trim_end_matches('/').to_owned())
 }
 
+/// The origin of a URL of any path, in its canonical form; none if no secret may go there: anything but https, or http
+/// to a loopback address. What parsers are known to read differently is an error.
+pub fn origin(url: &str) -> Result<Option<String>, String> {
+    let (scheme, rest) = url.split_once("://").ok_or("not a complete URL: expected https://host/…")?;
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    if authority.contains('\\') {
+        return Err("not a valid URL: the host is wrong".into());
+    }
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let secure = scheme.eq_ignore_ascii_case("https") || is_loopback(host_of(host));
+    let http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    if !http || !secure {
+        return Ok(None);
+    }
+    check_origin(&format!("{scheme}://{host}")).map(Some)
+}
+
+/// `host:port` or `[address]:port` without the port.
+fn host_of(authority: &str) -> &str {
+    match authority.find(']') {
+        Some(end) => &authority[..=end],
+        None => authority.split(':').next().unwrap_or_default(),
+    }
+}
+
 /// The same URL for every way to write it: scheme and host in lower case, no default port.
 pub fn canonical(url: &str) -> String {
     let Ok(uri) = url.parse::<Uri>() else { return url.to_owned() };
@@ -164,5 +189,36 @@ mod tests {
         assert_eq!(canonical("http://LOCALHOST:80/t?q=1"), "http://localhost/t?q=1");
         assert_eq!(check_origin("https://A.example:443/").as_deref(), Ok("https://a.example"));
         assert!(check_origin("https://a.example/path").is_err());
+    }
+
+    #[test]
+    fn origins_of_urls() {
+        for (url, expected) in [
+            ("https://A.example/services?x=https://b.example#f", Some("https://a.example")),
+            ("https://a.example:8443", Some("https://a.example:8443")),
+            ("https://b.example@a.example:443/", Some("https://a.example")),
+            ("https://[2001:DB8::1]:9/x", Some("https://[2001:db8::1]:9")),
+            ("http://127.0.0.1:8080/x", Some("http://127.0.0.1:8080")),
+            ("http://localhost", Some("http://localhost")),
+            ("http://[::1]:1?x", Some("http://[::1]:1")),
+            ("http://a.example/", None),
+            ("http://127.0.0.1.a.example/", None),
+            ("ftp://a.example/", None),
+            (" https://a.example/", None),
+            ("file:///etc/passwd", None),
+        ] {
+            assert_eq!(origin(url), Ok(expected.map(str::to_owned)), "{url}");
+        }
+        for bad in [
+            "",
+            "a.example",
+            "/path",
+            "https://",
+            "https://a.example\\@b.example/",
+            "https://a b/",
+            "https://ä.example",
+        ] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::{RwLockWriteGuard, Weak};
 use std::time::{Duration, Instant};
 
 mod os;
+pub mod tasks;
 pub mod workers;
 
 use workers::Workers;
@@ -43,6 +44,8 @@ pub struct Runtime {
     pub generation: u64,
     /// Threads that run exchanges.
     pub workers: Arc<Workers>,
+    /// Threads that carry the waits of those who have no thread to wait with.
+    pub carriers: Arc<Workers>,
     gate: RwLock<()>,
     forks: Mutex<Vec<Weak<dyn AtFork>>>,
     exits: Mutex<Vec<Weak<dyn AtExit>>>,
@@ -56,6 +59,7 @@ impl Runtime {
         Box::leak(Box::new(Self {
             generation,
             workers: Arc::default(),
+            carriers: Arc::default(),
             gate: RwLock::new(()),
             forks: Mutex::default(),
             exits: Mutex::default(),

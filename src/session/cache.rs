@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -13,6 +15,7 @@ use super::record::{Id, Key, Record, State};
 use crate::clock;
 use crate::error::Error;
 use crate::process::lock;
+use crate::process::tasks::{Wakers, wake_at};
 use crate::secret::Secret;
 use crate::store::Store;
 use crate::token::Life;
@@ -98,10 +101,6 @@ pub struct Slot {
     held: ArcSwapOption<Held>,
     renewing: AtomicBool,
     state: Mutex<SlotState>,
-    /// For those who look at the record: it has changed.
-    changed: Condvar,
-    /// For those who wait for a job: it has ended.
-    ended: Condvar,
 }
 
 #[derive(Default)]
@@ -118,6 +117,12 @@ struct SlotState {
     seen: Option<Arc<Record>>,
     /// When somebody last tried to revoke what is left of a sign-out.
     swept: Option<Instant>,
+    /// How often the record has changed, or everybody was woken.
+    changes: u64,
+    /// Those who wait for that.
+    watchers: Wakers,
+    /// Those who wait for a job to end.
+    waiters: Wakers,
 }
 
 /// How a job failed.
@@ -265,8 +270,6 @@ impl Slot {
             held: ArcSwapOption::empty(),
             renewing: AtomicBool::new(false),
             state: Mutex::default(),
-            changed: Condvar::new(),
-            ended: Condvar::new(),
         }
     }
 
@@ -324,8 +327,7 @@ impl Slot {
         }
         self.held.store(next.map(Arc::new));
         self.touch();
-        drop(state);
-        self.changed.notify_all();
+        self.tell(state, false);
         renewed
     }
 
@@ -338,9 +340,7 @@ impl Slot {
         state.finished += 1;
         state.failure = None;
         self.touch();
-        drop(state);
-        self.changed.notify_all();
-        self.ended.notify_all();
+        self.tell(state, true);
     }
 
     /// Forgets the token.
@@ -393,62 +393,83 @@ impl Slot {
         state.failure = failure;
         self.renewing.store(false, Ordering::Release);
         self.touch();
-        drop(state);
-        self.changed.notify_all();
-        self.ended.notify_all();
+        self.tell(state, true);
     }
 
     /// Waits until the job with this number has ended, or `stop` says so.
-    pub fn wait_for_job(&self, number: u64, until: Instant, stop: impl Fn() -> bool) -> Waited {
-        let mut state = lock(&self.state);
-        loop {
+    pub fn job_ended(&self, number: u64, until: Instant, stop: impl Fn() -> bool) -> impl Future<Output = Waited> {
+        poll_fn(move |context| {
+            let mut state = lock(&self.state);
             if state.finished > number {
-                return match &state.failure {
+                return Poll::Ready(match &state.failure {
                     Some(failed) if state.finished == number + 1 => Waited::Failed(failed.clone()),
                     _ => Waited::Finished,
-                };
+                });
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Waited::TimedOut;
+            if Instant::now() >= until {
+                return Poll::Ready(Waited::TimedOut);
             }
             if stop() {
-                return Waited::Finished;
+                return Poll::Ready(Waited::Finished);
             }
-            state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+            state.waiters.add(context);
+            wake_at(until);
+            Poll::Pending
+        })
     }
 
     /// Waits until anything changes, at most this long.
-    pub fn wait_for_change(&self, at_most: Duration) {
-        let state = lock(&self.state);
-        drop(self.changed.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner));
+    pub fn changed(&self, at_most: Duration) -> impl Future<Output = ()> {
+        let changes = lock(&self.state).changes;
+        let until = Instant::now() + at_most;
+        poll_fn(move |context| {
+            let mut state = lock(&self.state);
+            if state.changes != changes || Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            state.watchers.add(context);
+            wake_at(until);
+            Poll::Pending
+        })
     }
 
     /// Waits before the next look at the store. Of all waiting callers one comes back after `interval`, the others when
     /// it has found something, or when it has left.
-    pub fn wait_to_poll(&self, interval: Duration, until: Instant) {
-        let mut state = lock(&self.state);
+    pub async fn time_to_poll(&self, interval: Duration, until: Instant) {
         let left = until.saturating_duration_since(Instant::now());
-        if state.polling {
-            let at_most = (interval * 4).min(left);
-            drop(self.changed.wait_timeout(state, at_most).unwrap_or_else(PoisonError::into_inner));
-            return;
+        if std::mem::replace(&mut lock(&self.state).polling, true) {
+            return self.changed((interval * 4).min(left)).await;
         }
-        state.polling = true;
-        state = self.changed.wait_timeout(state, interval.min(left)).unwrap_or_else(PoisonError::into_inner).0;
-        state.polling = false;
+        let _polling = Polling(self);
+        self.changed(interval.min(left)).await;
     }
 
     /// Wakes everybody who waits.
     pub fn wake(&self) {
-        drop(lock(&self.state));
-        self.changed.notify_all();
-        self.ended.notify_all();
+        self.tell(lock(&self.state), true);
+    }
+
+    /// Says that something has changed, and whether a job has ended.
+    fn tell(&self, mut state: MutexGuard<'_, SlotState>, ended: bool) {
+        state.changes += 1;
+        let watchers = state.watchers.take();
+        let waiters = if ended { state.waiters.take() } else { Wakers::default() };
+        drop(state);
+        watchers.wake();
+        waiters.wake();
     }
 
     fn touch(&self) {
         self.stamp.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// Somebody looks at the store for all who wait.
+struct Polling<'a>(&'a Slot);
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).polling = false;
     }
 }
 

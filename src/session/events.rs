@@ -1,9 +1,11 @@
 //! What a client has to tell: counters, and a bounded ring of events. No secrets.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::task::Poll;
+use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 use crate::clock;
 use crate::oauth::Outcome;
 use crate::process::lock;
+use crate::process::tasks::{Wakers, wake_at};
 
 const RING: usize = 512;
 
@@ -138,7 +141,6 @@ impl Event {
 #[derive(Default)]
 pub struct Events {
     ring: Mutex<Ring>,
-    more: Condvar,
 }
 
 #[derive(Default)]
@@ -146,6 +148,7 @@ struct Ring {
     last: u64,
     events: VecDeque<Event>,
     closed: bool,
+    waiters: Wakers,
 }
 
 impl Events {
@@ -158,27 +161,33 @@ impl Events {
             ring.events.pop_front();
         }
         ring.events.push_back(event);
+        let waiters = ring.waiters.take();
         drop(ring);
-        self.more.notify_all();
+        waiters.wake();
     }
 
     /// Wakes everybody who waits, now and from now on.
     pub fn close(&self) {
-        lock(&self.ring).closed = true;
-        self.more.notify_all();
+        let mut ring = lock(&self.ring);
+        ring.closed = true;
+        let waiters = ring.waiters.take();
+        drop(ring);
+        waiters.wake();
     }
 
-    /// The events after this number; waits at most this long for the first.
-    pub fn after(&self, after: u64, max_wait: Duration) -> Value {
-        let until = Instant::now() + max_wait;
-        let mut ring = lock(&self.ring);
-        while ring.last <= after && !ring.closed {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
+    /// The events after this number; waits until then for the first.
+    pub async fn after(&self, after: u64, until: Instant) -> Value {
+        poll_fn(|context| {
+            let mut ring = lock(&self.ring);
+            if ring.last > after || ring.closed || Instant::now() >= until {
+                return Poll::Ready(());
             }
-            ring = self.more.wait_timeout(ring, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+            ring.waiters.add(context);
+            wake_at(until);
+            Poll::Pending
+        })
+        .await;
+        let ring = lock(&self.ring);
         let first = ring.events.front().map_or(ring.last + 1, |event| event.n);
         let events: Vec<&Event> = ring.events.iter().filter(|event| event.n > after).collect();
         json!({

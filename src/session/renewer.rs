@@ -17,9 +17,11 @@ mod words;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -33,10 +35,11 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, Result, Status};
 use crate::oauth::http::Http;
+use crate::process::tasks::{Wakers, block_on, wake_at};
 use crate::process::{self, AtExit, Runtime, lock};
 use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now};
-use crate::token::{Answer, Expiry, Life};
+use crate::token::{Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -60,8 +63,14 @@ pub struct Renewer {
     me: Weak<Self>,
     closing: AtomicBool,
     abandoned: AtomicBool,
-    open_jobs: Mutex<usize>,
-    all_done: Condvar,
+    jobs: Mutex<Jobs>,
+}
+
+#[derive(Default)]
+struct Jobs {
+    open: usize,
+    /// Those who wait until none is.
+    waiters: Wakers,
 }
 
 impl Renewer {
@@ -94,8 +103,7 @@ impl Renewer {
             me: me.clone(),
             closing: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-            open_jobs: Mutex::new(0),
-            all_done: Condvar::new(),
+            jobs: Mutex::default(),
         });
         let exit: Weak<dyn AtExit> = renewer.me.clone() as Weak<dyn AtExit>;
         process::register_exit(exit);
@@ -136,7 +144,7 @@ impl Renewer {
     }
 
     pub fn open_exchanges(&self) -> usize {
-        *lock(&self.open_jobs)
+        lock(&self.jobs).open
     }
 
     /// The token in memory and the Unix time in milliseconds until which memory answers: no I/O, and for a session that
@@ -197,13 +205,13 @@ impl Renewer {
     }
 
     /// Leaves a session, and has the server told; what it cannot be told now is told later.
-    pub fn sign_out(&self, slot: &Arc<Slot>, until: Instant) -> Result<()> {
+    pub async fn sign_out(&self, slot: &Arc<Slot>, until: Instant) -> Result<()> {
         let revocable = self.config.registration.revocation_endpoint.is_some();
         let left = self
             .write(slot, "signed_out", |record, moment| Ok(protocol::sign_out(record, revocable, moment)))?
             .is_some_and(|record| !record.secrets.to_revoke.is_empty());
         if left && let Some(job) = self.start_sweep(slot, Duration::ZERO) {
-            slot.wait_for_job(job, until, || self.is_closing());
+            slot.job_ended(job, until, || self.is_closing()).await;
         }
         Ok(())
     }
@@ -284,6 +292,17 @@ impl Renewer {
         protocol::decide(&situation, want)
     }
 
+    /// The `instance_url` of the current token, if it has one.
+    pub fn instance_url(&self, slot: &Slot) -> Result<Option<String>> {
+        let held = slot.held().clone();
+        let record = match held {
+            Some(held) => Some(Arc::clone(&held.record)),
+            None => self.load(slot)?.0,
+        };
+        let members = record.as_ref().and_then(|record| record.secrets.members.as_ref());
+        Ok(members.and_then(|members| Members::parse(members.expose()).ok()?.text("instance_url")))
+    }
+
     // ---- closing
 
     pub fn is_closing(&self) -> bool {
@@ -298,22 +317,22 @@ impl Renewer {
     }
 
     /// Lets open exchanges settle until then. Waiters are told at once. `false`: one is still open.
-    pub fn close(&self, until: Instant) -> bool {
+    pub async fn close(&self, until: Instant) -> bool {
         self.closing.store(true, Ordering::Release);
         self.events.close();
         let slots: Vec<_> =
             self.slots.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
         slots.iter().for_each(|slot| slot.wake());
-        let mut open = lock(&self.open_jobs);
-        while *open > 0 {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
+        let settled = poll_fn(|context| {
+            let mut jobs = lock(&self.jobs);
+            if jobs.open == 0 || Instant::now() >= until {
+                return Poll::Ready(jobs.open == 0);
             }
-            open = self.all_done.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        let settled = *open == 0;
-        drop(open);
+            jobs.waiters.add(context);
+            wake_at(until);
+            Poll::Pending
+        });
+        let settled = settled.await;
         self.abandoned.store(true, Ordering::Release);
         slots.iter().for_each(|slot| slot.wake());
         // What is not in memory cannot be read from it.
@@ -357,11 +376,11 @@ impl Renewer {
 
 impl AtExit for Renewer {
     fn wait(&self) -> Duration {
-        if *lock(&self.open_jobs) == 0 { Duration::ZERO } else { self.config.exit_wait }
+        if lock(&self.jobs).open == 0 { Duration::ZERO } else { self.config.exit_wait }
     }
 
     fn exit(&self, until: Instant) {
-        self.close(until);
+        block_on(self.close(until));
     }
 }
 

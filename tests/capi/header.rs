@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use evergrant::config::{Key, Kind};
 use serde_json::{Value, json};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// In the order in which a reader of the header wants them.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "src/error.rs",
     "src/capi/library.rs",
     "src/capi/string.rs",
@@ -15,6 +16,7 @@ const SOURCES: [&str; 7] = [
     "src/capi/client.rs",
     "src/capi/session.rs",
     "src/capi/sign_in.rs",
+    "src/capi/queue.rs",
 ];
 
 pub fn header() -> String {
@@ -80,8 +82,23 @@ pub fn table(header: &str) -> String {
         "abi_version": evergrant::capi::ABI_VERSION,
         "statuses": statuses,
         "functions": functions,
+        "configuration": evergrant::config::KEYS.iter().map(key).collect::<Vec<_>>(),
     });
     serde_json::to_string_pretty(&table).expect("JSON") + "\n"
+}
+
+fn key(key: &Key) -> Value {
+    let Key { name, kind, built } = key;
+    match kind {
+        Kind::Text => json!({"name": name, "kind": "text", "built": built}),
+        Kind::Secret => json!({"name": name, "kind": "secret", "built": built}),
+        Kind::Flag => json!({"name": name, "kind": "flag", "built": built}),
+        Kind::Number { min, max } => json!({"name": name, "kind": "number", "min": min, "max": max, "built": built}),
+        Kind::Choice(choices) => json!({"name": name, "kind": "choice", "choices": choices, "built": built}),
+        Kind::Texts => json!({"name": name, "kind": "texts", "built": built}),
+        Kind::Secrets => json!({"name": name, "kind": "secrets", "built": built}),
+        Kind::Parameters => json!({"name": name, "kind": "parameters", "built": built}),
+    }
 }
 
 fn function(entry: &str) -> Value {

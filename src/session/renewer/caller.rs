@@ -1,4 +1,5 @@
-//! What callers run, on their own threads: serve from memory, look into the store, start or join a job, wait.
+//! What callers run, on their own threads or carried by the library's: serve from memory, look into the store, start or
+//! join a job, wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ const POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mil
 
 impl Renewer {
     /// What a caller wants, from memory, from the store, or from a renewal that it starts or joins.
-    pub fn obtain(&self, slot: &Arc<Slot>, mut want: Want, until: Instant) -> Result<Arc<Held>> {
+    pub async fn obtain(&self, slot: &Arc<Slot>, mut want: Want, until: Instant) -> Result<Arc<Held>> {
         if let Want::Newer { than: than @ None, .. } = &mut want {
             let held = slot.held().clone();
             *than = match held {
@@ -40,7 +41,7 @@ impl Renewer {
                 return Ok(held);
             }
             if let Some(job) = slot.running_job() {
-                match self.join(slot, job, &want, until)? {
+                match self.join(slot, job, &want, until).await? {
                     Some(held) => return Ok(held),
                     None => continue,
                 }
@@ -55,7 +56,7 @@ impl Renewer {
                     let Some(held) = slot.held().clone() else { continue };
                     match early {
                         None => held.quiet_for(Reading::now(), 1000),
-                        Some(_) => self.renew_early(slot, &want, loaded, until),
+                        Some(_) => self.renew_early(slot, &want, loaded, until).await,
                     }
                     return Ok(self.still_valid(slot, &want).unwrap_or(held));
                 }
@@ -71,18 +72,18 @@ impl Renewer {
                     if Instant::now() >= until {
                         return self.out_of_time(slot, &want);
                     }
-                    slot.wait_to_poll(interval, until);
+                    slot.time_to_poll(interval, until).await;
                     interval = (interval * 3 / 2).min(POLL.1);
                 }
                 Decision::Refuse(refusal) => {
                     let failed = refused(&slot.key.session, &refusal);
-                    if let Some(held) = self.after_failure(slot, failed, &want, until)? {
+                    if let Some(held) = self.after_failure(slot, failed, &want, until).await? {
                         return Ok(held);
                     }
                 }
                 Decision::Claim { .. } | Decision::Write(..) => {
                     let job = self.start(slot, want.clone(), Some(loaded));
-                    if let Some(held) = self.join(slot, job, &want, until)? {
+                    if let Some(held) = self.join(slot, job, &want, until).await? {
                         return Ok(held);
                     }
                 }
@@ -91,22 +92,28 @@ impl Renewer {
     }
 
     /// Waits for a job. `None`: look again.
-    fn join(&self, slot: &Slot, job: u64, want: &Want, until: Instant) -> Result<Option<Arc<Held>>> {
-        match slot.wait_for_job(job, until, || self.is_closing()) {
+    async fn join(&self, slot: &Slot, job: u64, want: &Want, until: Instant) -> Result<Option<Arc<Held>>> {
+        match slot.job_ended(job, until, || self.is_closing()).await {
             Waited::Finished => Ok(None),
             Waited::TimedOut => self.out_of_time(slot, want).map(Some),
-            Waited::Failed(failed) => self.after_failure(slot, failed, want, until),
+            Waited::Failed(failed) => self.after_failure(slot, failed, want, until).await,
         }
     }
 
     /// A token that is still valid makes up for a failure; a renewal that goes on by itself soon is waited for.
-    fn after_failure(&self, slot: &Slot, failed: Failed, want: &Want, until: Instant) -> Result<Option<Arc<Held>>> {
+    async fn after_failure(
+        &self,
+        slot: &Slot,
+        failed: Failed,
+        want: &Want,
+        until: Instant,
+    ) -> Result<Option<Arc<Held>>> {
         if let Some(held) = self.still_valid(slot, want) {
             return Ok(Some(held));
         }
         match failed.goes_on_after {
             Some(wait) if wait <= SOON && Instant::now() + wait < until => {
-                slot.wait_for_change(wait);
+                slot.changed(wait).await;
                 Ok(None)
             }
             _ => Err(failed.error),
@@ -125,11 +132,11 @@ impl Renewer {
         })
     }
 
-    fn renew_early(&self, slot: &Arc<Slot>, want: &Want, found: Loaded, until: Instant) {
+    async fn renew_early(&self, slot: &Arc<Slot>, want: &Want, found: Loaded, until: Instant) {
         let job = self.start(slot, want.clone(), Some(found));
         if self.config.early_renewal == EarlyRenewal::Wait {
             // Its failure is an event: the token is still valid.
-            slot.wait_for_job(job, until, || self.is_closing());
+            slot.job_ended(job, until, || self.is_closing()).await;
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{Renewer, random_id};
 use crate::error::{Error, Result};
 use crate::oauth::{self, Deadline, Outcome};
 use crate::process::lock;
+use crate::process::tasks::block_on;
 use crate::session::cache::{Failed, Reading, Slot};
 use crate::session::events::{Event, count};
 use crate::session::protocol::{self, Correction, Decision, Sent, Want};
@@ -49,7 +50,7 @@ impl Renewer {
         let (Some(renewer), Ok(number)) = (self.me.upgrade(), slot.begin_job()) else {
             return slot.running_job().unwrap_or_default();
         };
-        *lock(&self.open_jobs) += 1;
+        lock(&self.jobs).open += 1;
         let job = OpenJob { renewer, slot: Arc::clone(slot), failure: Some(Failed::from(defect())) };
         if let Err(job) = self.runtime.workers.run(self.config.max_exchanges, Box::new(move || job.run(work))) {
             job(); // No thread can be started: the caller's does it.
@@ -220,7 +221,7 @@ impl Renewer {
                 }
             }
             count(&self.stats.commit_retries);
-            slot.wait_for_change(retry_after);
+            block_on(slot.changed(retry_after));
             retry_after = (retry_after * 2).min(COMMIT.1);
         }
     }
@@ -338,7 +339,10 @@ impl OpenJob {
 impl Drop for OpenJob {
     fn drop(&mut self) {
         self.slot.end_job(self.failure.take());
-        *lock(&self.renewer.open_jobs) -= 1;
-        self.renewer.all_done.notify_all();
+        let mut jobs = lock(&self.renewer.jobs);
+        jobs.open -= 1;
+        let waiters = jobs.waiters.take();
+        drop(jobs);
+        waiters.wake();
     }
 }

@@ -1,0 +1,265 @@
+import { closeSync, openSync, readSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import koffi from 'koffi';
+import { EvergrantError, closed, invalid } from './errors.js';
+
+/** The binary interface that this package was written for. */
+export const ABI_VERSION = 1;
+
+const { env, platform, arch } = process;
+const file = platform === 'win32' ? 'evergrant.dll' : `libevergrant.${platform === 'darwin' ? 'dylib' : 'so'}`;
+
+/** Where the library may be, best first. Never the working directory, and never the system's own search. */
+function* candidates() {
+  if (env.EVERGRANT_LIBRARY) {
+    yield env.EVERGRANT_LIBRARY;
+    return;
+  }
+  const name = `evergrant-${platform}-${arch}`;
+  try {
+    const manifest = createRequire(import.meta.url).resolve(`${name}/package.json`);
+    yield manifest.slice(0, -'package.json'.length) + (platform === 'linux' ? `${libc()}/${file}` : file);
+  } catch {
+    yield `the package ${name}`;
+  }
+  if (import.meta.url.endsWith('/bindings/node/lib/native.js')) {
+    for (const profile of ['release', 'debug']) {
+      yield new URL(`../../../target/${profile}/${file}`, import.meta.url).pathname;
+    }
+  }
+}
+
+// What runs this program names its C library's loader in its first page. process.report knows it too, after 10 ms.
+function libc() {
+  const page = Buffer.alloc(4096);
+  const program = openSync(process.execPath, 'r');
+  readSync(program, page);
+  closeSync(program);
+  return page.includes('/ld-musl-') ? 'musl' : 'glibc';
+}
+
+function load() {
+  const tried = [];
+  for (const path of candidates()) {
+    let library;
+    try {
+      library = koffi.load(path);
+    } catch (error) {
+      tried.push(`${path} (${/** @type {Error} */ (error).message})`);
+      continue;
+    }
+    const abi = library.func('evergrant_abi_version', 'uint32_t', [])();
+    if (abi !== ABI_VERSION) {
+      throw unusable(`${path} has the binary interface ${abi}, but this package needs ${ABI_VERSION}. ` +
+        'Install the package and the library in the same version.');
+    }
+    return library;
+  }
+  throw unusable(`No evergrant library for ${platform}-${arch}. Looked at: ${tried.join('; ')}. Install the package ` +
+    `evergrant-${platform}-${arch} (an optional dependency of evergrant: --omit=optional leaves it out), or set ` +
+    'EVERGRANT_LIBRARY to the path of the library.');
+}
+
+/** @param {string} message */
+function unusable(message) {
+  return Object.assign(new Error(message), { code: 'EVERGRANT_LIBRARY' });
+}
+
+// koffi unloads a library that nobody refers to.
+const library = load();
+
+const freeString = library.func('evergrant_string_free', 'void', ['void *']);
+const text = 'str';
+const object = 'void *';
+const status = 'int32_t';
+const objectOut = koffi.out(koffi.pointer('void *'));
+const textOut = koffi.out(koffi.pointer(koffi.disposable('str', freeString)));
+const int32Out = koffi.out(koffi.pointer('int32_t'));
+const int64Out = koffi.out(koffi.pointer('int64_t'));
+
+/**
+ * Every function of include/evergrant.h: what it returns, and what it takes.
+ * @type {Record<string, [result: string, ...parameters: import('koffi').TypeSpec[]]>}
+ */
+export const prototypes = {
+  evergrant_version: [text],
+  evergrant_abi_version: ['uint32_t'],
+  evergrant_status_name: [text, 'int32_t'],
+  evergrant_json_member: [status, text, text, textOut, objectOut],
+  evergrant_is_rejection: ['int32_t', 'int32_t', text],
+  evergrant_refresh: [status, text, textOut, objectOut],
+  evergrant_string_free: ['void', object],
+  evergrant_error_status: [status, object],
+  evergrant_error_message: [text, object],
+  evergrant_error_json: [text, object],
+  evergrant_error_free: ['void', object],
+  evergrant_client_open: [status, text, objectOut, objectOut],
+  evergrant_client_stats: [status, object, textOut, objectOut],
+  evergrant_client_events: [status, object, 'uint64_t', 'uint32_t', textOut, objectOut],
+  evergrant_client_close: [status, object, 'uint32_t'],
+  evergrant_client_free: ['void', object],
+  evergrant_session_save: [status, object, text, text, objectOut],
+  evergrant_session_token: [status, object, text, text, textOut, objectOut],
+  evergrant_session_access_token: [status, object, text, text, textOut, objectOut],
+  evergrant_session_renew: [status, object, text, text, text, textOut, objectOut],
+  evergrant_session_peek: [status, object, text, textOut, int64Out],
+  evergrant_session_stamp: [status, object, text, objectOut, objectOut],
+  evergrant_session_allows: [status, object, text, text, text, int32Out, objectOut],
+  evergrant_session_describe: [status, object, text, textOut, objectOut],
+  evergrant_session_list: [status, object, text, 'uint32_t', textOut, objectOut],
+  evergrant_session_introspect: [status, object, text, textOut, objectOut],
+  evergrant_session_sign_out: [status, object, text, objectOut],
+  evergrant_session_forget: [status, object, text, objectOut],
+  evergrant_sign_in_start: [status, object, text, textOut, objectOut],
+  evergrant_sign_in_finish: [status, object, text, text, text, textOut, objectOut],
+  evergrant_sign_in_with_password: [status, object, text, text, textOut, objectOut],
+  evergrant_queue_open: [status, objectOut, int32Out, objectOut],
+  evergrant_queue_submit: [status, object, object, 'uint64_t', text, objectOut],
+  evergrant_queue_take: [status, object, 'uint32_t', textOut, objectOut],
+  evergrant_queue_free: ['void', object],
+};
+
+/**
+ * The functions by name. Each is bound when it is first used.
+ * @type {Record<string, (...args: any[]) => any>}
+ */
+export const native = {};
+for (const [name, [result, ...parameters]] of Object.entries(prototypes)) {
+  Object.defineProperty(native, name, {
+    configurable: true,
+    get() {
+      const value = library.func(name, result, parameters);
+      Object.defineProperty(native, name, { value });
+      return value;
+    },
+  });
+}
+
+/** The number of evergrant_status that means "done". */
+export const OK = 0;
+
+/**
+ * Calls a function whose last parameter is `error_out`. Only for what never waits.
+ * @param {string} name
+ * @param {unknown[]} args
+ */
+export function invoke(name, ...args) {
+  /** @type {[bigint | null]} */
+  const error = [null];
+  if (native[name](...args, error) === OK) return;
+  try {
+    throw new EvergrantError(JSON.parse(native.evergrant_error_json(error[0])));
+  } finally {
+    native.evergrant_error_free(error[0]);
+  }
+}
+
+/**
+ * A string as C would see it whole: JSON carries any, an argument of a function ends at a NUL.
+ * @param {string} what
+ * @param {unknown} value
+ */
+export function cString(what, value) {
+  if (typeof value !== 'string') throw invalid(`${what} is not a string`);
+  if (value.includes('\0') || !value.isWellFormed()) throw invalid(`${what} has a NUL or half a character in it`);
+  return value;
+}
+
+/**
+ * JSON that says what the value says: what JSON.stringify() would drop or make null is an error.
+ * @param {unknown} value
+ */
+export function json(value) {
+  return JSON.stringify(value, (name, member) => {
+    if (typeof member === 'number' ? !Number.isFinite(member) : unspeakable.has(typeof member)) {
+      throw invalid(`${name} cannot be a ${typeof member === 'number' ? member : typeof member}`);
+    }
+    return member;
+  });
+}
+const unspeakable = new Set(['function', 'symbol', 'bigint']);
+
+/** @typedef {{ 0: number }} Word a 32-bit word of the library, read as it is now */
+
+/** @type {Map<bigint, Word>} */
+const words = new Map();
+
+/**
+ * The word at an address that stays good for the life of the process.
+ * @param {bigint} address
+ * @returns {Word}
+ */
+export function wordAt(address) {
+  let word = words.get(address);
+  if (word === undefined) {
+    try {
+      word = new Int32Array(koffi.view(address, 4));
+    } catch {
+      // Electron allows no memory that is not its own in an ArrayBuffer.
+      word = {
+        get 0() {
+          return koffi.decode.int32(address);
+        },
+      };
+    }
+    words.set(address, word);
+  }
+  return word;
+}
+
+/** @type {Set<bigint>} */
+const open = new Set();
+
+/** @type {FinalizationRegistry<bigint>} */
+const lost = new FinalizationRegistry(free);
+
+/** @param {bigint} pointer */
+function free(pointer) {
+  if (open.delete(pointer)) native.evergrant_client_free(pointer);
+}
+
+// A worker thread that ends leaves the process, and so what it opened, alive.
+process.once('exit', () => {
+  if (process.getBuiltinModule('node:worker_threads').isMainThread) return;
+  open.forEach(free);
+});
+
+/** An open client of the library, shared by what uses it: freed at once by close, or when nothing uses it any more. */
+export class Handle {
+  /** @type {bigint | undefined} */
+  #pointer;
+
+  /** @type {Set<() => void>} how sessions that hold a token drop it */
+  holders = new Set();
+
+  /** @param {Record<string, unknown>} config */
+  constructor(config) {
+    /** @type {[bigint | null]} */
+    const out = [null];
+    invoke('evergrant_client_open', json(config), out);
+    this.#pointer = /** @type {bigint} */ (out[0]);
+    open.add(this.#pointer);
+    lost.register(this, this.#pointer, this);
+  }
+
+  get pointer() {
+    if (this.#pointer === undefined) throw closed();
+    return this.#pointer;
+  }
+
+  get closed() {
+    return this.#pointer === undefined;
+  }
+
+  drop() {
+    for (const drop of this.holders) drop();
+  }
+
+  free() {
+    if (this.#pointer === undefined) return;
+    lost.unregister(this);
+    free(this.#pointer);
+    this.#pointer = undefined;
+    this.drop();
+  }
+}

@@ -1,0 +1,154 @@
+//! Waiting: a wait is a future, so that a thread can block on it, or a few threads of the library can carry thousands.
+//!
+//! Futures here name the time at which they want to be looked at again by [`wake_at`]; nothing else is special.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use super::lock;
+use super::workers::Workers;
+
+/// How many threads carry waits. They only look, and a look into a store takes a moment.
+const CARRIERS: usize = 4;
+
+thread_local! {
+    static NEXT_LOOK: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Has the future that is being polled on this thread polled again by then, if nothing wakes it before.
+pub fn wake_at(at: Instant) {
+    NEXT_LOOK.set(Some(NEXT_LOOK.get().map_or(at, |next| next.min(at))));
+}
+
+/// Polls once; with the time at which the future wants to be polled again.
+fn look<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>, waker: &Waker) -> (Poll<T>, Option<Instant>) {
+    let outer = NEXT_LOOK.take();
+    let poll = future.poll(&mut Context::from_waker(waker));
+    (poll, NEXT_LOOK.replace(outer))
+}
+
+/// Waits on this thread.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let first = look(future.as_mut(), Waker::noop());
+    if let (Poll::Ready(value), _) = first {
+        return value;
+    }
+    // It has to wait: from here on it must be able to wake this thread, and nothing was promised to the first look.
+    let parked = Arc::new(Parked { thread: thread::current(), woken: AtomicBool::new(true) });
+    let waker = Waker::from(Arc::clone(&parked));
+    loop {
+        parked.woken.store(false, Ordering::Release);
+        let (poll, next) = look(future.as_mut(), &waker);
+        if let Poll::Ready(value) = poll {
+            return value;
+        }
+        // The host may unpark its threads, too.
+        while !parked.woken.load(Ordering::Acquire) {
+            match next.map(|next| next.saturating_duration_since(Instant::now())) {
+                Some(left) if left.is_zero() => break,
+                Some(left) => thread::park_timeout(left),
+                None => thread::park(),
+            }
+        }
+    }
+}
+
+struct Parked {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// Has the library's threads wait. If there is none, and none can be started, the future is dropped.
+pub fn spawn(carriers: &Arc<Workers>, future: impl Future<Output = ()> + Send + 'static) {
+    let task = Arc::new(Task {
+        future: Mutex::new(Some(Box::pin(future))),
+        scheduled: AtomicBool::new(false),
+        carriers: Arc::clone(carriers),
+    });
+    task.schedule();
+}
+
+struct Task {
+    /// None once it is done.
+    future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    /// A look at it is queued and has not begun.
+    scheduled: AtomicBool,
+    carriers: Arc<Workers>,
+}
+
+impl Task {
+    fn schedule(self: Arc<Self>) {
+        if !self.scheduled.swap(true, Ordering::AcqRel) {
+            let carriers = Arc::clone(&self.carriers);
+            let _ = carriers.run(CARRIERS, Box::new(move || self.look()));
+        }
+    }
+
+    fn look(self: Arc<Self>) {
+        // One look at a time; whoever wakes it from now on has it looked at once more.
+        let mut future = lock(&self.future);
+        self.scheduled.store(false, Ordering::Release);
+        // Taken out: a panic drops it, and with it whatever it was to tell somebody.
+        let Some(mut pending) = future.take() else { return };
+        let (poll, next) = look(pending.as_mut(), &Waker::from(Arc::clone(&self)));
+        if poll.is_ready() {
+            return;
+        }
+        *future = Some(pending);
+        drop(future);
+        if let Some(next) = next {
+            let task = Arc::downgrade(&self);
+            let wake = move || _ = task.upgrade().map(Task::schedule);
+            let delay = next.saturating_duration_since(Instant::now());
+            self.carriers.run_later(delay, CARRIERS, Box::new(wake));
+        }
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        self.schedule();
+    }
+}
+
+/// Who is to be woken when something happens.
+#[derive(Default)]
+pub struct Wakers(Vec<Waker>);
+
+impl Wakers {
+    /// Adds the future that is being polled, once.
+    pub fn add(&mut self, context: &Context<'_>) {
+        if !self.0.iter().any(|waker| waker.will_wake(context.waker())) {
+            self.0.push(context.waker().clone());
+        }
+    }
+
+    /// Takes everybody out, to be woken when no lock is held.
+    pub fn take(&mut self) -> Self {
+        mem::take(self)
+    }
+
+    /// Wakes everybody.
+    pub fn wake(self) {
+        self.0.into_iter().for_each(Waker::wake);
+    }
+}
