@@ -6,6 +6,8 @@ CARGO ?= cargo
 RUSTC ?= rustc
 LD ?= ld
 OBJCOPY ?= objcopy
+PYTHON ?= python3
+NODE ?= node
 
 DESTDIR ?=
 PREFIX ?= /usr/local
@@ -66,7 +68,6 @@ build/libs-private:
 
 # ---- packages
 
-PYTHON ?= python3
 MACHINE ?= $(shell uname -m)
 
 .PHONY: dist
@@ -94,8 +95,10 @@ TEST_SERVER := $(or $(CARGO_TARGET_DIR),target)/debug/evergrant-test-server
 demo: demo-program ## See it work, each line checked; with EVERGRANT_CONFIG=my-org.json against your own org
 ifndef EVERGRANT_CONFIG
 	$(CARGO) build -p evergrant-test-server
+	@$(MAKE) --no-print-directory --silent build/demo/node/made
 endif
-	@build/demo/demo $(TEST_SERVER)
+	@EVERGRANT_LIBRARY=$(abspath $(RELEASE))/$(SHARED) PYTHONPATH=$(CURDIR)/bindings/python/src \
+		build/demo/demo $(TEST_SERVER) $(PYTHON) $(NODE)
 
 .PHONY: demo-program
 demo-program:
@@ -107,6 +110,15 @@ demo-program:
 build/demo/demo: $(DEMO) bindings/c/examples/demo/demo.h include/evergrant.h
 	$(CC) -std=c99 -O2 -Wall -Wextra -Wpedantic -Werror $(CFLAGS) -Iinclude $(DEMO) build/demo/$(SHARED_ABI) \
 		'-Wl,-rpath,$(DEMO_RPATH)' $(LDFLAGS) -o $@
+
+# A program beside the binding and its one dependency; the library is the one above, so no package for the platform.
+build/demo/node/made: bindings/node/examples/demo.mjs $(wildcard bindings/node/*.js* bindings/node/lib/*.js)
+	@rm -rf $(@D)
+	@mkdir -p $(@D)
+	@cp $< $(@D)
+	@echo '{"private": true}' > $(@D)/package.json
+	npm install --prefix $(@D) --install-links --no-audit --no-fund --loglevel=error ./bindings/node
+	@touch $@
 
 .PHONY: test-demo
 test-demo: ## Test `make demo`, in both of its modes
