@@ -1,0 +1,85 @@
+"""The test server of tests/support, as a process, and its control API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+_BUILT = Path(__file__).resolve().parents[3] / "target" / "release" / "evergrant-test-server"
+PROGRAM = os.environ.get("EVERGRANT_TEST_SERVER_PROGRAM", str(_BUILT))
+LIMIT_S = 60
+"""No test waits longer for anything."""
+
+
+class Server:
+    """A server of its own; ``flags`` as in tests/support/README.md."""
+
+    def __init__(self, *flags: str) -> None:
+        command = [PROGRAM, *(flags or ("--mode", "salesforce", "--rotation", "strict")), "--exit-with-stdin"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout
+        started = json.loads(self._process.stdout.readline())
+        self.url: str = started["url"]
+        self.token_endpoint: str = started["token_endpoint"]
+        self.control_url: str = started["control_url"]
+
+    def stop(self) -> None:
+        self._process.communicate()
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.control_url + path, timeout=LIMIT_S) as answer:
+            return json.load(answer)
+
+    def post(self, path: str, body: Any) -> Any:
+        with urllib.request.urlopen(self.control_url + path, json.dumps(body).encode(), LIMIT_S) as answer:
+            return json.load(answer)
+
+    def sign_in(self, **request: str) -> dict[str, Any]:
+        """A genuine first answer of the token endpoint."""
+        answer: dict[str, Any] = self.post("/sign_in", request)
+        return answer
+
+    def set(self, **options: Any) -> None:
+        self.post("/settings", options)
+
+    def fault(self, fault: str, **members: Any) -> None:
+        """The next request of the token endpoint, or ``endpoint``, meets it."""
+        self.post("/faults", {"fault": fault, **members})
+
+    def expire(self, access_token: str) -> None:
+        """An access token ends, unexpectedly."""
+        self.post("/expire", {"access_token": access_token})
+
+    def log(self, endpoint: str = "token") -> list[dict[str, Any]]:
+        """The requests that an endpoint got."""
+        entries: list[dict[str, Any]] = self.get(f"/log?endpoint={endpoint}")
+        return entries
+
+    def renewals(self) -> int:
+        """How many requests the token endpoint got."""
+        return len(self.log())
+
+    def wait_for_renewals(self, count: int) -> None:
+        """Until so many requests have come to the token endpoint, answered or not."""
+        wait_for(lambda: self.renewals() >= count)
+
+    def stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = self.get("/stats")
+        return stats
+
+    def assert_no_token_was_used_twice(self) -> None:
+        outcomes = [entry["outcome"] for entry in self.log()]
+        assert not [outcome for outcome in outcomes if outcome not in ("ok", "not_processed")], outcomes
+
+
+def wait_for(condition: Any) -> None:
+    """Until ``condition()`` is true."""
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
