@@ -114,9 +114,12 @@ export class Client {
   }
 }
 
-/** @param {import('../index.js').Configuration & { refreshToken: string } & Wait} request */
-export async function refresh({ signal, ...request }) {
-  return new Token(await call(null, 'refresh', { request: configuration(request) }, { signal }));
+/**
+ * @param {import('../index.js').Configuration & { refreshToken: string }} request
+ * @param {Wait} [wait]
+ */
+export async function refresh(request, wait) {
+  return new Token(await call(null, 'refresh', { request: configuration(request) }, wait));
 }
 
 /**

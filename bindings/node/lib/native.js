@@ -79,7 +79,7 @@ const int64Out = koffi.out(koffi.pointer('int64_t'));
 
 /**
  * Every function of include/evergrant.h: what it returns, and what it takes.
- * @type {Record<string, [result: string, ...parameters: import('koffi').TypeSpec[]]>}
+ * @type {Record<string, [result: string, ...parameters: (string | typeof textOut)[]]>}
  */
 export const prototypes = {
   evergrant_version: [text],
@@ -179,7 +179,7 @@ export function json(value) {
 }
 const unspeakable = new Set(['function', 'symbol', 'bigint']);
 
-/** @typedef {{ 0: number }} Word a 32-bit word of the library, read as it is now */
+/** @typedef {{ readonly [index: number]: number }} Word at index 0, a 32-bit word of the library as it is now */
 
 /** @type {Map<bigint, Word>} */
 const words = new Map();
@@ -190,20 +190,21 @@ const words = new Map();
  * @returns {Word}
  */
 export function wordAt(address) {
-  let word = words.get(address);
-  if (word === undefined) {
-    try {
-      word = new Int32Array(koffi.view(address, 4));
-    } catch {
-      // Electron allows no memory that is not its own in an ArrayBuffer.
-      word = {
-        get 0() {
-          return koffi.decode.int32(address);
-        },
-      };
-    }
-    words.set(address, word);
+  const known = words.get(address);
+  if (known !== undefined) return known;
+  /** @type {Word} */
+  let word;
+  try {
+    word = new Int32Array(koffi.view(address, 4));
+  } catch {
+    // Electron allows no memory in an ArrayBuffer that is not its own.
+    word = {
+      get 0() {
+        return koffi.decode.int32(address);
+      },
+    };
   }
+  words.set(address, word);
   return word;
 }
 

@@ -8,7 +8,7 @@ import { invoke, json, native } from './native.js';
  * @typedef {import('./native.js').Handle} Handle
  * @typedef {{ resolve: (value: any) => void, reject: (error: unknown) => void, handle: Handle | null }} Pending
  * @typedef {{ promise: Promise<any>, since: number }} Flight
- * @typedef {{ signal?: AbortSignal, ref?: boolean }} Wait `ref: false`: this wait does not keep the process alive
+ * @typedef {{ signal?: AbortSignal | undefined, ref?: boolean | undefined }} Wait `ref: false`: this wait does not keep the process alive
  */
 
 /** @type {bigint | undefined} */
@@ -28,13 +28,10 @@ function openQueue() {
   invoke('evergrant_queue_open', out, descriptor);
   queue = /** @type {bigint} */ (out[0]);
   const { Socket } = process.getBuiltinModule('node:net');
-  socket = new Socket({
-    fd: descriptor[0],
-    readable: true,
-    writable: false,
-    // What arrives means only "take".
-    onread: { buffer: new Uint8Array(64), callback: take },
-  });
+  // What arrives means only "take".
+  const onread = { buffer: new Uint8Array(64), callback: take };
+  const options = { fd: descriptor[0], readable: true, writable: false, onread };
+  socket = new Socket(options);
   socket.on('error', fail).on('end', fail).unref();
   process.once('exit', () => native.evergrant_queue_free(queue));
 }

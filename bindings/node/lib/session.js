@@ -8,7 +8,7 @@ const LONGEST_MS = 2 ** 31 - 1;
 
 /**
  * @typedef {import('./native.js').Handle} Handle
- * @typedef {{ signal?: AbortSignal }} Wait
+ * @typedef {import('./queue.js').Wait} Wait
  */
 
 export class Session {
@@ -175,7 +175,7 @@ export class Session {
    * @param {import('../index.js').RenewOptions} [options]
    */
   async #wait(name, members, options = {}) {
-    const { signal, ...others } = object('the options', options);
+    const { signal, ...others } = /** @type {Wait} */ (object('the options', options));
     const all = { session: this.name, ...members, options: snakeCased('the options', others) };
     // To renew whatever is there is an order: each one is carried out.
     const how = name === 'session_renew' && members.rejected_access_token === undefined ? call : sharedCall;
