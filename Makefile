@@ -79,10 +79,11 @@ dist-musl: build/venv/packaging/made ## The same, and for Linux with musl; needs
 	packaging/dist.sh $(MACHINE) glibc musl
 
 build/venv/packaging/made: packaging/requirements.txt
+build/venv/bindings/made: tests/bindings/requirements.txt
 build/venv/%/made:
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet --disable-pip-version-check $(<:%=--requirement %)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 # ---- the demo
