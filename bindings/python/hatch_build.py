@@ -3,8 +3,8 @@
 A wheel holds one library and serves every Python on one platform. Usually cargo builds it, for this machine, and the
 wheel is tagged for this machine. Who has built a library for a wider platform sets both of these variables:
 
-    EVERGRANT_BUILD_LIBRARY     the file to take instead, such as target/x86_64-unknown-linux-gnu/release/libevergrant.so
-    EVERGRANT_WHEEL_PLATFORM    the platform tag, such as manylinux_2_28_x86_64 or musllinux_1_2_x86_64
+    EVERGRANT_BUILD_LIBRARY   the file to take instead: target/x86_64-unknown-linux-gnu/release/libevergrant.so
+    EVERGRANT_WHEEL_PLATFORM  the platform tag, such as manylinux_2_28_x86_64 or musllinux_1_2_x86_64
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ def _built_library() -> str:
             "to build evergrant from source takes Rust and a C compiler (https://rustup.rs); a wheel takes neither"
         ) from problem
     messages = [json.loads(line) for line in build.stdout.splitlines()]
-    files = [file for message in messages if message["reason"] == "compiler-artifact"
-             and message["target"]["name"] == "evergrant" for file in message["filenames"]]
-    return next(file for file in files if file.endswith((".so", ".dylib", ".dll")))
+    for message in messages:
+        if message["reason"] == "compiler-artifact" and message["target"]["name"] == "evergrant":
+            return next(str(file) for file in message["filenames"] if file.endswith((".so", ".dylib", ".dll")))
+    raise RuntimeError("cargo built no library")
 
 
 def _platform() -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server import Server
 
 import evergrant
+from server import Server
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def server(start_server: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture
-def site(server: Server, tmp_path: Path) -> evergrant.Configuration:
+def site(server: Server, tmp_path: Path) -> dict[str, Any]:
     """A client of that site, with a store of its own on disk."""
     return {
         "site_url": server.url,
@@ -45,7 +45,7 @@ def site(server: Server, tmp_path: Path) -> evergrant.Configuration:
 
 
 @pytest.fixture
-def open_client(site: evergrant.Configuration) -> Iterator[Callable[..., evergrant.Client]]:
+def open_client(site: dict[str, Any]) -> Iterator[Callable[..., evergrant.Client]]:
     """Opens clients of that site, with other keys laid over its configuration."""
     with ExitStack() as stack:
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-from server import Server
-
 import evergrant
+from server import Server
 
 
 def test_a_saved_session_gives_a_token_and_renews_it(alice: evergrant.Session, server: Server) -> None:

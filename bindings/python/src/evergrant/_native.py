@@ -59,7 +59,9 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
 
 # They do I/O or wait, so the interpreter lock is released meanwhile. For the others, which take less than a microsecond
 # or so, to get it back would cost far more than the call, up to a switch interval where threads compete.
-_SLOW = ("evergrant_client_open", "evergrant_client_close", "evergrant_client_free", "evergrant_queue_free")
+_SLOW = frozenset(
+    ["evergrant_client_open", "evergrant_client_free", "evergrant_session_allows", "evergrant_queue_free"]
+)
 
 
 class _Library:

@@ -25,11 +25,11 @@ def _after_fork_in_child() -> None:
 
 
 def _in_child_of_multiprocessing() -> bool:
-    process = sys.modules.get("multiprocessing.process")
-    if process and process.parent_process():
-        return True
-    process = sys.modules.get("billiard.process")
-    return bool(process) and process.current_process().name != "MainProcess"
+    multiprocessing, billiard = (sys.modules.get(f"{name}.process") for name in ("multiprocessing", "billiard"))
+    return bool(
+        (multiprocessing and multiprocessing.parent_process())
+        or (billiard and billiard.current_process().name != "MainProcess")
+    )
 
 
 def _close_at_exit(_: object = None) -> None:
@@ -39,13 +39,13 @@ def _close_at_exit(_: object = None) -> None:
 
 
 def _close_clients() -> None:
+    from contextlib import suppress
+
     start = monotonic()
     for client in list(clients.values()):
         waited_ms = int(1000 * (monotonic() - start))
-        try:
+        with suppress(EvergrantError):
             client.close(max(0, client._exit_wait_ms - waited_ms))
-        except EvergrantError:
-            pass
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -154,7 +154,7 @@ class Session:
         await self._acall("session_save", token=dict(token))
 
     def describe(self) -> dict[str, Any]:
-        """What the store knows of the session, without secrets: ``state``, ``reason``, ``generation``, ``history``..."""
+        """What the store knows of the session, without secrets: ``state``, ``reason``, ``history``, ..."""
         description: dict[str, Any] = self._call("session_describe")
         return description
 
