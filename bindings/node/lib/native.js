@@ -1,36 +1,35 @@
-import { closeSync, openSync, readSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import koffi from 'koffi';
 import { EvergrantError, closed, invalid } from './errors.js';
 
 /** The binary interface that this package was written for. */
 export const ABI_VERSION = 1;
 
-const { env, platform, arch } = process;
+const { arch, env, getBuiltinModule: builtin, platform } = process;
 const file = platform === 'win32' ? 'evergrant.dll' : `libevergrant.${platform === 'darwin' ? 'dylib' : 'so'}`;
 
-/** Where the library may be, best first. Never the working directory, and never the system's own search. */
+/** Where the library may be, best first: paths, never a name that the system would search for. */
 function* candidates() {
   if (env.EVERGRANT_LIBRARY) {
-    yield env.EVERGRANT_LIBRARY;
+    yield builtin('node:path').resolve(env.EVERGRANT_LIBRARY);
     return;
   }
-  const name = `evergrant-${platform}-${arch}`;
+  const { fileURLToPath } = builtin('node:url');
   try {
-    const manifest = createRequire(import.meta.url).resolve(`${name}/package.json`);
-    yield manifest.slice(0, -'package.json'.length) + (platform === 'linux' ? `${libc()}/${file}` : file);
-  } catch {
-    yield `the package ${name}`;
+    const manifest = import.meta.resolve(`evergrant-${platform}-${arch}/package.json`);
+    yield fileURLToPath(new URL(platform === 'linux' ? `${libc()}/${file}` : file, manifest));
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ERR_MODULE_NOT_FOUND') throw error;
   }
   if (import.meta.url.endsWith('/bindings/node/lib/native.js')) {
     for (const profile of ['release', 'debug']) {
-      yield new URL(`../../../target/${profile}/${file}`, import.meta.url).pathname;
+      yield fileURLToPath(new URL(`../../../target/${profile}/${file}`, import.meta.url));
     }
   }
 }
 
-// What runs this program names its C library's loader in its first page. process.report knows it too, after 10 ms.
+// A program names its C library's loader in its first page. process.report would take 10 ms.
 function libc() {
+  const { closeSync, openSync, readSync } = builtin('node:fs');
   const page = Buffer.alloc(4096);
   const program = openSync(process.execPath, 'r');
   readSync(program, page);
@@ -49,15 +48,17 @@ function load() {
       continue;
     }
     const abi = library.func('evergrant_abi_version', 'uint32_t', [])();
-    if (abi !== ABI_VERSION) {
-      throw unusable(`${path} has the binary interface ${abi}, but this package needs ${ABI_VERSION}. ` +
-        'Install the package and the library in the same version.');
-    }
-    return library;
+    if (abi === ABI_VERSION) return library;
+    throw unusable(
+      `The library ${path} has the binary interface ${abi}, but this package, evergrant for Node, needs ` +
+        `${ABI_VERSION}: install both in the same version.`,
+    );
   }
-  throw unusable(`No evergrant library for ${platform}-${arch}. Looked at: ${tried.join('; ')}. Install the package ` +
-    `evergrant-${platform}-${arch} (an optional dependency of evergrant: --omit=optional leaves it out), or set ` +
-    'EVERGRANT_LIBRARY to the path of the library.');
+  throw unusable(
+    `There is no evergrant library for ${platform}-${arch}. Install the package evergrant-${platform}-${arch}, an ` +
+      'optional dependency of evergrant that npm leaves out with --omit=optional, or name a library in ' +
+      `EVERGRANT_LIBRARY. Looked at: ${tried.join('; ') || 'no such package'}.`,
+  );
 }
 
 /** @param {string} message */
@@ -219,10 +220,10 @@ function free(pointer) {
   if (open.delete(pointer)) native.evergrant_client_free(pointer);
 }
 
-// A worker thread that ends leaves the process, and so what it opened, alive.
+// What a worker thread leaves open stays open in the process that goes on. (The main thread's is left to the library,
+// which lets renewals under way settle.)
 process.once('exit', () => {
-  if (process.getBuiltinModule('node:worker_threads').isMainThread) return;
-  open.forEach(free);
+  if (open.size > 0 && !builtin('node:worker_threads').isMainThread) open.forEach(free);
 });
 
 /** An open client of the library, shared by what uses it: freed at once by close, or when nothing uses it any more. */
