@@ -31,33 +31,31 @@ class Server:
     def stop(self) -> None:
         self._process.communicate()
 
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.control_url + path, timeout=LIMIT_S) as answer:
-            return json.load(answer)
-
-    def post(self, path: str, body: Any) -> Any:
-        with urllib.request.urlopen(self.control_url + path, json.dumps(body).encode(), LIMIT_S) as answer:
-            return json.load(answer)
+    def control(self, name: str, body: Any = None) -> Any:
+        """What the control API answers to a GET, or with a body to a POST."""
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(f"{self.control_url}/{name}", data, LIMIT_S) as answer:
+            return json.loads(answer.read() or b"null")
 
     def sign_in(self, **request: str) -> dict[str, Any]:
         """A genuine first answer of the token endpoint."""
-        answer: dict[str, Any] = self.post("/sign_in", request)
+        answer: dict[str, Any] = self.control("sign_in", request)
         return answer
 
     def set(self, **options: Any) -> None:
-        self.post("/settings", options)
+        self.control("settings", options)
 
     def fault(self, fault: str, **members: Any) -> None:
         """The next request of the token endpoint, or ``endpoint``, meets it."""
-        self.post("/faults", {"fault": fault, **members})
+        self.control("faults", {"fault": fault, **members})
 
-    def expire(self, access_token: str) -> None:
-        """An access token ends, unexpectedly."""
-        self.post("/expire", {"access_token": access_token})
+    def expire(self) -> None:
+        """All access tokens end, unexpectedly; the refresh tokens stay good."""
+        self.control("expire", {})
 
     def log(self, endpoint: str = "token") -> list[dict[str, Any]]:
         """The requests that an endpoint got."""
-        entries: list[dict[str, Any]] = self.get(f"/log?endpoint={endpoint}")
+        entries: list[dict[str, Any]] = self.control(f"log?endpoint={endpoint}")
         return entries
 
     def renewals(self) -> int:
@@ -68,8 +66,15 @@ class Server:
         """Until so many requests have come to the token endpoint, answered or not."""
         wait_for(lambda: self.renewals() >= count)
 
+    def rotations(self) -> int:
+        """How often a refresh token was exchanged. None may have been used twice."""
+        stats = self.stats()
+        assert stats["reuses"] == 0
+        rotations: int = stats["rotations"]
+        return rotations
+
     def stats(self) -> dict[str, Any]:
-        stats: dict[str, Any] = self.get("/stats")
+        stats: dict[str, Any] = self.control("stats")
         return stats
 
     def assert_no_token_was_used_twice(self) -> None:

@@ -48,7 +48,7 @@ class Session:
         stamp, error = c_void_p(), c_void_p()
         check(library.evergrant_session_stamp(client._handle, self._bytes, byref(stamp), byref(error)), error)
         assert stamp.value
-        self._stamp = c_uint32.from_address(stamp.value)
+        self._stamp = memoryview(c_uint32.from_address(stamp.value)).cast("B").cast("I")
 
     def __repr__(self) -> str:
         return f"<evergrant.Session {self.name!r}>"
@@ -57,16 +57,17 @@ class Session:
         raise TypeError("a session cannot be pickled; open a client where it is needed, on the same store")
 
     # A hit: nothing in this process has changed what the library would answer, and the token is fresh by both clocks.
-    # Spelled out twice, because a call would cost as much again.
+    # Spelled out twice, because a call costs; not keyword-only, because CPython calls that faster; and the word is read
+    # through a memoryview, which is the fastest way to it.
 
-    def access_token(self, *, min_valid_s: int | None = None, max_wait_ms: int | None = None) -> str:
+    def access_token(self, min_valid_s: int | None = None, max_wait_ms: int | None = None) -> str:
         """An access token that is valid now, from memory if it can be; renews it if need be.
 
         ``min_valid_s``: for how many seconds it must still be valid.
         """
         word, fresh_until, fresh_until_monotonic, token = self._kept
         if (
-            self._stamp.value == word
+            self._stamp[0] == word
             and time() < fresh_until
             and monotonic() < fresh_until_monotonic
             and min_valid_s is None
@@ -79,11 +80,11 @@ class Session:
             self._look()
         return found
 
-    async def aaccess_token(self, *, min_valid_s: int | None = None, max_wait_ms: int | None = None) -> str:
+    async def aaccess_token(self, min_valid_s: int | None = None, max_wait_ms: int | None = None) -> str:
         """The same for asyncio. From memory it answers without suspending the task."""
         word, fresh_until, fresh_until_monotonic, token = self._kept
         if (
-            self._stamp.value == word
+            self._stamp[0] == word
             and time() < fresh_until
             and monotonic() < fresh_until_monotonic
             and min_valid_s is None
@@ -99,7 +100,7 @@ class Session:
     def _look(self) -> str | None:
         """The token in the library's memory, kept for the next call; ``None`` if the library has to be asked."""
         # The word first: what changes it from here on then ends what is kept.
-        word = self._stamp.value
+        word = self._stamp[0]
         token, fresh_until_ms = c_void_p(), c_int64()
         if library.evergrant_session_peek(self.client._handle, self._bytes, byref(token), byref(fresh_until_ms)):
             return None

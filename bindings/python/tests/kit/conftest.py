@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +16,9 @@ from typing import Any
 import evergrant
 import pytest
 from origin import Origin
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+sys.path.insert(0, str(RECIPES))
 
 
 class Server:
@@ -223,15 +227,3 @@ def http_for(request: pytest.FixtureRequest) -> Iterator[Callable[[evergrant.Ses
 @pytest.fixture
 def http(http_for: Callable[[evergrant.Session], Http], session: evergrant.Session) -> Http:
     return http_for(session)
-
-
-# ---- recipes ----
-
-RECIPES = Path(__file__).parents[2] / "recipes"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _recipes_can_be_imported() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(RECIPES)
-        yield
