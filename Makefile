@@ -72,11 +72,11 @@ MACHINE ?= $(shell uname -m)
 
 .PHONY: dist
 dist: build/venv/packaging/made ## Build the packages for this MACHINE: dist/ has the wheel, the sdist and the npm tarballs
-	packaging/dist.sh $(MACHINE) glibc
+	packaging/dist.sh $(MACHINE)
 
 .PHONY: dist-musl
 dist-musl: build/venv/packaging/made ## The same, and for Linux with musl; needs its Rust target from `rustup target add`
-	packaging/dist.sh $(MACHINE) glibc musl
+	packaging/dist.sh $(MACHINE) musl
 
 build/venv/packaging/made: packaging/requirements.txt
 build/venv/bindings/made: tests/bindings/requirements.txt

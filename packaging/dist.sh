@@ -1,25 +1,25 @@
 #!/bin/sh
-# Fills dist/ with the packages for the Linux of a machine, with a library for each C library that is named:
-#   packaging/dist.sh MACHINE glibc|musl...
+# Fills dist/ with the packages for the Linux of a machine, for glibc and, if that is named, for musl:
+#   packaging/dist.sh MACHINE [musl]
 set -eu
 cd "$(dirname "$0")/.."
-python=build/venv/packaging/bin/python
 machine=$1
-shift
+
+wheel() { # library, platform tag
+	EVERGRANT_BUILD_LIBRARY=$PWD/$1 EVERGRANT_WHEEL_PLATFORM=$2 pyproject_build --wheel
+}
+pyproject_build() {
+	build/venv/packaging/bin/python -m build --no-isolation "$@" --outdir dist bindings/python
+}
+
+glibc=$(packaging/library.sh "$machine" glibc)
+musl=${2+$(packaging/library.sh "$machine" musl)}
 
 rm -rf dist
-mkdir -p dist
-for libc; do
-	case $libc in
-	glibc) platform=manylinux_2_28_$machine ;;
-	musl) platform=musllinux_1_2_$machine ;;
-	esac
-	library=$(packaging/library.sh "$machine" "$libc")
-	EVERGRANT_BUILD_LIBRARY=$PWD/$library EVERGRANT_WHEEL_PLATFORM=$platform \
-		$python -m build --no-isolation --wheel --outdir dist bindings/python
-	set -- "$@" "$libc=$library"
-	shift
-done
-$python -m build --no-isolation --sdist --outdir dist bindings/python
-bindings/node/pack.sh "$machine" "$@"
+mkdir dist
+wheel "$glibc" "manylinux_2_28_$machine"
+[ -z "$musl" ] || wheel "$musl" "musllinux_1_2_$machine"
+pyproject_build --sdist
+# shellcheck disable=SC2086 # none, or one without a space
+bindings/node/pack.sh "$glibc" dist $musl
 ls -l dist

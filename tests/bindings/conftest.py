@@ -1,5 +1,6 @@
 """What the tests of dist/ share: the packages themselves, installations of them, and a server to renew a session at."""
 
+import functools
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pathspec import GitIgnoreSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = json.loads((ROOT / "include" / "evergrant.json").read_text())
@@ -26,9 +28,21 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> st
     return done.stdout
 
 
-def tracked(*paths: str) -> set[str]:
-    """The files of the repository below these paths."""
-    return set(run("git", "ls-files", "--", *paths, cwd=ROOT).splitlines())
+@functools.cache
+def sources() -> frozenset[str]:
+    """The files of the project: all in the checkout but what .gitignore names."""
+    ignored = GitIgnoreSpec.from_lines([*(ROOT / ".gitignore").read_text().splitlines(), ".git"])
+    found = set()
+    for directory, inner, files in os.walk(ROOT):
+        here = Path(directory).relative_to(ROOT)
+        inner[:] = [name for name in inner if not ignored.match_file(f"{here / name}/")]
+        found |= {path for path in (str(here / name) for name in files) if not ignored.match_file(path)}
+    return frozenset(found)
+
+
+def below(directory: str) -> set[str]:
+    """The sources in a directory, named from there."""
+    return {path.removeprefix(f"{directory}/") for path in sources() if path.startswith(f"{directory}/")}
 
 
 def package(pattern: str) -> Path:
