@@ -136,9 +136,10 @@ export class Session {
 
   /**
    * The global `fetch` with the session's access token. A rejected token is renewed once, and the request repeated if
-   * its body can be. The token goes to the session's own origins only (see {@link allows}).
+   * its body can be. The token goes to the session's own origins only (see {@link allows}). Bound to the session: it can
+   * be handed to a package that takes a `fetch`.
    */
-  fetch(input: string | URL | Request, init?: RequestInit): Promise<Response>;
+  readonly fetch: (input: string | URL | Request, init?: RequestInit) => Promise<Response>;
 }
 
 /**

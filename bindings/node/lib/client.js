@@ -1,7 +1,7 @@
 import { EvergrantError, invalid } from './errors.js';
 import { camelCased, configuration, snakeCased } from './keys.js';
 import { Handle, cString, native } from './native.js';
-import { call } from './queue.js';
+import { call, check, settled } from './queue.js';
 import { Session } from './session.js';
 import { Token } from './token.js';
 
@@ -90,14 +90,14 @@ export class Client {
   }
 
   /** @param {import('../index.js').CloseOptions} [options] */
-  async close({ maxWaitMs = CLOSE_WAIT_MS, ...wait } = {}) {
+  async close({ maxWaitMs = CLOSE_WAIT_MS, signal } = {}) {
     if (this.#handle.closed) return;
-    this.#handle.drop();
-    try {
-      await this.#call('client_close', { max_wait_ms: maxWaitMs }, wait);
-    } finally {
-      this.#handle.free();
-    }
+    check(signal);
+    const closing = this.#call('client_close', { max_wait_ms: maxWaitMs }, { ref: false });
+    // Also if nobody waits for it any more; but what was refused has closed nothing.
+    const end = (/** @type {any} */ error) => error?.code === 'EVERGRANT_INVALID_ARGUMENT' || this.#handle.free();
+    closing.then(end, end);
+    await settled(closing, { signal });
   }
 
   [Symbol.asyncDispose]() {

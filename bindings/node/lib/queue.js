@@ -73,10 +73,12 @@ function submit(handle, text) {
 }
 
 /**
+ * The same promise for one who waits for it: who may give up, and keeps the process alive meanwhile.
  * @param {Promise<any>} promise
  * @param {Wait} [wait]
+ * @returns {Promise<any>}
  */
-function settled(promise, { signal, ref = true } = {}) {
+export function settled(promise, { signal, ref = true } = {}) {
   if (ref && waiting++ === 0) socket.ref();
   return new Promise((resolve, reject) => {
     /** @type {<T>(settle: (value: T) => void) => (value: T) => void} */
@@ -92,8 +94,11 @@ function settled(promise, { signal, ref = true } = {}) {
   });
 }
 
-/** @param {AbortSignal} [signal] */
-function check(signal) {
+/**
+ * To be called before anything is started: a wait that has ended before it begins starts nothing.
+ * @param {AbortSignal} [signal]
+ */
+export function check(signal) {
   if (signal === undefined) return;
   if (typeof signal?.addEventListener !== 'function') throw invalid('signal is not an AbortSignal');
   signal.throwIfAborted();

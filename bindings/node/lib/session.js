@@ -108,13 +108,10 @@ export class Session {
     return true;
   }
 
-  /**
-   * @param {string | URL | Request} input
-   * @param {RequestInit} [init]
-   */
-  async fetch(input, init) {
-    const { sessionFetch } = await import('./fetch.js');
-    return sessionFetch(this, input, init);
+  // Bound, so that it works detached, as the `fetch` option of other packages.
+  get fetch() {
+    /** @type {(input: string | URL | Request, init?: RequestInit) => Promise<Response>} */
+    return async (input, init) => (await import('./fetch.js')).sessionFetch(this, input, init);
   }
 
   #peek() {
@@ -159,8 +156,10 @@ export class Session {
    */
   #suffices(options) {
     if (options === undefined) return true;
-    const { minValidS = 0, maxWaitMs = 0, signal, ...unknown } = object('the options', options);
+    if (options === null) return false;
+    const { minValidS = 0, maxWaitMs = 0, signal, ...unknown } = options;
     return (
+      typeof options === 'object' &&
       isWhole(minValidS) &&
       isWhole(maxWaitMs) &&
       signal === undefined &&

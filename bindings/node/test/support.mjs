@@ -6,9 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 
-const program =
-  process.env.EVERGRANT_TEST_SERVER_PROGRAM ??
-  new URL('../../../target/release/evergrant-test-server', import.meta.url).pathname;
+/** The root of the source tree. */
+export const root = process.env.EVERGRANT_ROOT;
+
+const program = process.env.EVERGRANT_TEST_SERVER_PROGRAM ?? join(root, 'target/release/evergrant-test-server');
 
 /**
  * Starts a test server: `const server = await startServer({ rotation: 'strict' })`, then `await using` it or `stop()`.

@@ -1,0 +1,61 @@
+#!/bin/sh
+# Tests the npm packages as users get them: installs the tarballs of dist/ (or of EVERGRANT_DIST) into build/node-project.
+#   test.sh              an install into an empty project, then all tests
+#   test.sh FILE...      these tests only, named as in bindings/node/test
+#   test.sh check        types and packaging: tsc, publint, attw
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+EVERGRANT_ROOT=$(cd "$here/../.." && pwd)
+export EVERGRANT_ROOT
+unset EVERGRANT_LIBRARY
+dist=$(cd "${EVERGRANT_DIST:-$EVERGRANT_ROOT/dist}" && pwd)
+tarballs=$(ls "$dist"/evergrant-[0-9]*.tgz "$dist"/evergrant-linux-x64-*.tgz)
+[ "$(echo "$tarballs" | wc -l)" = 2 ] || { echo "not one version of two packages: $tarballs" >&2; exit 1; }
+project=$EVERGRANT_ROOT/build/node-project
+npm() {
+	command npm --no-audit --no-fund --no-update-notifier --loglevel=error "$@"
+}
+
+# An install that is left from the last run is as good as new if its lock file is.
+mkdir -p "$project"
+find "$project" -mindepth 1 -maxdepth 1 ! -name node_modules ! -name kit -exec rm -rf {} +
+[ ! -d "$project/kit" ] || find "$project/kit" -mindepth 1 -maxdepth 1 ! -name node_modules -exec rm -rf {} +
+(cd "$here/test" && tar cf - --exclude node_modules .) | tar xf - -C "$project"
+for dir in "$project" "$project/kit"; do
+	cmp -s "$dir/package-lock.json" "$dir/node_modules/.installed-lock.json" && continue
+	(cd "$dir" && npm ci --ignore-scripts)
+	cp "$dir/package-lock.json" "$dir/node_modules/.installed-lock.json"
+done
+rm -rf "$project/node_modules/evergrant" "$project/node_modules/evergrant-linux-x64"
+# shellcheck disable=SC2086 # a list
+(cd "$project" && npm install --no-save --no-package-lock --ignore-scripts $tarballs)
+[ ! -d "$here/recipes" ] || cp -R "$here/recipes" "$project"
+cd "$project"
+
+if [ "${1-}" = check ]; then
+	npx --no-install tsc -p "$here"
+	npx --no-install tsc -p types
+	for tarball in $tarballs; do
+		npx --no-install publint --strict "$tarball"
+	done
+	npx --no-install attw --profile esm-only "$dist"/evergrant-[0-9]*.tgz
+	exit
+fi
+
+if [ $# = 0 ]; then
+	# Without scripts, so without a compiler.
+	empty=$EVERGRANT_ROOT/build/node-empty
+	rm -rf "$empty"
+	mkdir -p "$empty"
+	cd "$empty"
+	echo '{"private": true}' >package.json
+	# shellcheck disable=SC2086
+	npm install --ignore-scripts $tarballs
+	version=$(node -p 'require("evergrant").version')
+	[ "$version" = "$(node -e 'import("evergrant").then(({ version }) => console.log(version))')" ]
+	[ "$version" = "$(node -p 'require("evergrant/package.json").version')" ]
+	[ "$(find node_modules -name package.json -path '*evergrant*' -maxdepth 2 | wc -l)" = 2 ]
+	cd "$project"
+	set -- *.test.mjs kit/*.test.mjs
+fi
+exec node --test --test-reporter=spec --test-concurrency=1 "$@"
