@@ -14,11 +14,11 @@ if ! pkg-config --exists libcurl; then
 	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends libcurl4-openssl-dev
 fi
 
-[ -x "$out/python/bin/python" ] || python3 -m venv "$out/python"
-"$out/python/bin/pip" install --quiet --disable-pip-version-check -r "$here/python/requirements.txt"
-"$out/python/bin/pip" install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall dist/evergrant-*.whl
+python=$out/python/bin/python
+[ -x "$python" ] || python3 -m venv "$out/python"
+pip="$python -m pip --quiet --disable-pip-version-check"
+$pip install -r "$here/python/requirements.txt"
+$pip install --no-index --no-deps --force-reinstall --find-links dist evergrant
 
-[ -d "$here/node/node_modules/jsforce" ] || (cd "$here/node" && npm ci --no-audit --no-fund)
-# Beside what the lock file names, as it has to be there for every commit anew.
-tarballs=$(cd dist && pwd)
-(cd "$here/node" && npm install --no-save --no-audit --no-fund --silent "$tarballs"/evergrant-*.tgz)
+[ -d "$here/node/node_modules/jsforce" ] || npm ci --prefix "$here/node" --no-audit --no-fund --loglevel=error
+npm install --prefix "$here/node" --no-save --no-audit --no-fund --loglevel=error "$PWD"/dist/evergrant-*.tgz >/dev/null

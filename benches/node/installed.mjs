@@ -22,6 +22,6 @@ function installed(name) {
 const ours = installed('evergrant');
 for (const [i, peer] of ['google-auth-library', 'simple-oauth2', 'jsforce'].entries()) {
   const theirs = installed(peer);
-  row(i === 0 ? `Node: installed size; peer: ${peer}` : `  peer: ${peer}`, 'MiB', '', [ours.mib], [theirs.mib]);
-  row('  other packages that come along', '', '', [ours.others], [theirs.others]);
+  const what = i === 0 ? `installed for Node, with ${ours.others} more packages;` : ' ';
+  row(`${what} peer: ${peer}, with ${theirs.others}`, 'MiB', '', [ours.mib], [theirs.mib]);
 }

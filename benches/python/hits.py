@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 import sys
 import time
 import timeit
@@ -18,12 +19,11 @@ import msal
 import requests_oauth2client
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 from authlib.integrations.requests_client import OAuth2Session
-from evergrant import _native
 from offline import SCOPES, application
 from prepare import token_answer
 from rounds import in_turn, row
 
-ENDPOINT = "http://127.0.0.1:1/token"
+ENDPOINT = "https://login.example.com/token"
 ANSWER = token_answer()
 EXPIRES_AT = int(time.time()) + ANSWER["expires_in"]
 
@@ -64,14 +64,14 @@ class ByHand:
 
 
 def borrowed_string() -> Callable[[], bytes]:
-    version = ctypes.CDLL(str(_native.PATH)).evergrant_version
+    version = ctypes.CDLL(os.environ["BENCH_LIBRARY"]).evergrant_version
     version.argtypes, version.restype = [], ctypes.c_char_p
     return version
 
 
 def owned_string() -> Callable[[], bytes]:
     """A string that has to be freed; ctypes takes three calls for that."""
-    library = ctypes.CDLL(str(_native.PATH))
+    library = ctypes.CDLL(os.environ["BENCH_LIBRARY"])
     member, free = library.evergrant_json_member, library.evergrant_string_free
     member.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p]
     free.argtypes, free.restype = [ctypes.c_void_p], None

@@ -38,9 +38,10 @@ def installed(requirement: str) -> tuple[float, int]:
     return sum(sum(size(package)) for package in found.values()) / 2**20, len(found) - 1
 
 
-ours = installed("evergrant")
-for number, peer in enumerate(("google-auth[requests]", "msal", "authlib", "simple-salesforce")):
-    theirs = installed(peer)
-    title = "Python: installed size" if number == 0 else " "
-    row(f"{title}; peer: {peer}".replace(" ;", ""), "MiB", "", [ours[0]], [theirs[0]])
-    row("  other packages that come along", "", "0" if number == 0 else "", [ours[1]], [theirs[1]])
+PEERS = ("google-auth[requests]", "msal", "authlib", "simple-salesforce")
+
+mib, others = installed("evergrant")
+for number, peer in enumerate(PEERS):
+    their_mib, their_others = installed(peer)
+    what = "" if number else f"installed for Python, with {others} more packages;"
+    row(f"{what or ' '} peer: {peer}, with {their_others}", "MiB", "" if number else "0 packages", [mib], [their_mib])

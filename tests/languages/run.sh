@@ -9,15 +9,30 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 out=$PWD/build/languages
 mkdir -p "$out"
-seconds=${EVERGRANT_SOAK_SECONDS:-180}
+seconds=180
 case ${1-} in [0-9]*) seconds=$1 && shift ;; esac
 
 # shellcheck disable=SC2046 # flags are lists
 ${CC:-cc} -std=c99 -O1 -g -Wall -Wextra -Wpedantic -Werror $(pkg-config --cflags evergrant) "$here/worker.c" \
 	-o "$out/worker" $(pkg-config --libs evergrant) -Wl,-rpath,"$(pkg-config --variable=libdir evergrant)" -pthread
 
-export PYTHON NODE_PROJECT
+if [ -z "${PYTHON-}" ]; then
+	PYTHON=$out/venv/bin/python
+	[ -x "$PYTHON" ] || python3 -m venv "$out/venv"
+	pip="$PYTHON -m pip --quiet --disable-pip-version-check"
+	$pip install -r "$here/requirements.txt"
+	$pip install --no-index --no-deps --force-reinstall --find-links dist evergrant
+fi
+if [ -z "${NODE_PROJECT-}" ]; then
+	NODE_PROJECT=$out/node
+	rm -rf "$NODE_PROJECT"
+	mkdir "$NODE_PROJECT"
+	echo '{"private": true}' >"$NODE_PROJECT/package.json"
+	npm install --prefix "$NODE_PROJECT" --no-audit --no-fund --loglevel=error "$PWD"/dist/evergrant-*.tgz >/dev/null
+fi
+# Node looks for packages where a program lies.
 cp "$here/worker.mjs" "$NODE_PROJECT"
 
-EVERGRANT_TEST_SERVER_OPTIONS="--mode generic --rotation strict" \
+unset EVERGRANT_LIBRARY PYTHONPATH
+PYTHON=$PYTHON NODE_PROJECT=$NODE_PROJECT EVERGRANT_TEST_SERVER_OPTIONS="--mode generic --rotation strict" \
 	timeout $((seconds + 300)) tests/with-server.sh python3 "$here/soak.py" "$out/worker" "$seconds" "$@"
