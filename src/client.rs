@@ -150,10 +150,12 @@ impl Client {
     /// Lets open exchanges settle for at most `max_wait_ms`; [`Status::TimedOut`] if one is still open then. Waiting
     /// callers get [`Status::Closed`] at once. Closing again is harmless.
     pub fn close(&self, max_wait_ms: u32) -> Status {
-        block_on(self.wait_for_close(Instant::now() + Duration::from_millis(max_wait_ms.into())))
+        block_on(self.wait_for_close(Some(Instant::now() + Duration::from_millis(max_wait_ms.into()))))
     }
 
-    pub(crate) async fn wait_for_close(&self, until: Instant) -> Status {
+    /// Without `until` it waits as long as at a normal exit (`exit_wait_ms`).
+    pub(crate) async fn wait_for_close(&self, until: Option<Instant>) -> Status {
+        let until = until.unwrap_or_else(|| Instant::now() + self.config.exit_wait);
         match self.renewer() {
             Ok(renewer) if renewer.close(until).await => Status::Ok,
             Ok(_) => Status::TimedOut,
