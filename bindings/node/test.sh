@@ -38,7 +38,8 @@ if [ "${1-}" = check ]; then
 	for tarball in $tarballs; do
 		npx --no-install publint --strict "$tarball"
 	done
-	npx --no-install attw --profile esm-only "$dist"/evergrant-[0-9]*.tgz
+	# Node 20.19 and later require() ES modules.
+	npx --no-install attw --ignore-rules cjs-resolves-to-esm -- "$dist"/evergrant-[0-9]*.tgz
 	exit
 fi
 
@@ -56,6 +57,7 @@ if [ $# = 0 ]; then
 	[ "$version" = "$(node -p 'require("evergrant/package.json").version')" ]
 	[ "$(find node_modules -name package.json -path '*evergrant*' -maxdepth 2 | wc -l)" = 2 ]
 	cd "$project"
+	OIDC_ACCESS_TOKEN_LIFE_S=2 "$EVERGRANT_ROOT/tests/oidc/run.sh" node oidc.mjs
 	set -- *.test.mjs kit/*.test.mjs
 fi
 exec node --test --test-reporter=spec --test-concurrency=1 "$@"

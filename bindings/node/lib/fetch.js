@@ -10,14 +10,14 @@ const ANSWER_LIMIT = 64 * 1024;
 const REQUEST_LIMIT = 1024 * 1024;
 
 /**
- * The global fetch() with the session's access token (RFC 6750 section 2.1), for the session's origins only. A rejection
- * is healed once.
+ * The global fetch() with the session's access token (RFC 6750 section 2.1), for the session's origins only. A
+ * rejection is healed once.
  *
  * - Where the caller sets Authorization, or `session.allows()` says no, this is the global fetch().
  * - After a rejection the session is renewed, and the request repeated if its body can be: no stream, nor a Request's
  *   body above 1 MiB. Else the rejection is the answer, and the next call has the new token.
- * - Redirects are the global fetch()'s, which drops the token where one leaves the origin (Fetch Standard, HTTP-redirect
- *   fetch). What another origin answers is not healed.
+ * - Redirects are the global fetch()'s, which drops the token where one leaves the origin (Fetch Standard,
+ *   HTTP-redirect fetch). What another origin answers is not healed.
  *
  * It fails as the global fetch() does, and as `accessToken()` and `renew()` do. The signal ends every wait.
  *

@@ -34,7 +34,8 @@ export async function serve(t, answer, { readsBodies = true } = {}) {
   const requests = [];
   const server = createServer(async (request, response) => {
     const body = readsBodies ? Buffer.concat(await request.toArray()) : undefined;
-    requests.push({ method: request.method, path: request.url, headers: request.headers, body });
+    const { method, url: path, headers } = request;
+    requests.push({ method, path, headers, body, get status() { return response.statusCode; } });
     await answer(request, response, body);
   });
   await once(server.listen(0, '127.0.0.1'), 'listening');
