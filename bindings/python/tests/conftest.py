@@ -15,11 +15,11 @@ from server import Server
 
 @pytest.fixture
 def start_server() -> Iterator[Callable[..., Server]]:
-    """Starts servers with flags of the test's choice."""
+    """Starts servers with options of the test's choice."""
     with ExitStack() as stack:
 
-        def start(*flags: str) -> Server:
-            server = Server(*flags)
+        def start(**options: Any) -> Server:
+            server = Server(**options)
             stack.callback(server.stop)
             return server
 

@@ -17,10 +17,11 @@ LIMIT_S = 60
 
 
 class Server:
-    """A server of its own; ``flags`` as in tests/support/README.md."""
+    """A Salesforce site with strict rotation, or as the options of tests/support/README.md have it."""
 
-    def __init__(self, *flags: str) -> None:
-        command = [PROGRAM, *(flags or ("--mode", "salesforce", "--rotation", "strict")), "--exit-with-stdin"]
+    def __init__(self, **options: Any) -> None:
+        settings = json.dumps({"rotation": "strict", **options})
+        command = [PROGRAM, "--options", settings, "--exit-with-stdin"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdout
         started = json.loads(self._process.stdout.readline())

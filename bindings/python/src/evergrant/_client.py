@@ -8,7 +8,7 @@ from ctypes import byref, c_void_p
 from weakref import WeakValueDictionary, finalize
 
 from . import _native
-from ._errors import Closed, TimedOut
+from ._errors import TimedOut
 from ._session import Session
 from ._token import Token
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_EXIT_WAIT_MS = 5000
 _PAGE = 1000
 # One call's wait; then it is made again.
 _EVENTS_WAIT_MS = 3_600_000
@@ -90,7 +89,6 @@ class Client:
     ) -> None:
         # Before there is any other local name.
         configuration = {name: value for name, value in locals().items() if name != "self"}
-        self._exit_wait_ms = _EXIT_WAIT_MS if exit_wait_ms is None else exit_wait_ms
         self._handle, error = c_void_p(), c_void_p()
         status = _native.library.evergrant_client_open(
             _native.to_json(configuration).encode(), byref(self._handle), byref(error)
@@ -98,6 +96,7 @@ class Client:
         _native.check(status, error)
         # Not at exit: the library lets renewals under way settle then.
         finalize(self, _native.library.evergrant_client_free, self._handle).atexit = False
+        self._closed = False
         self._sessions: WeakValueDictionary[int, Session] = WeakValueDictionary()
         self._forget_parent()
         clients[id(self)] = self
@@ -105,6 +104,10 @@ class Client:
     def _forget_parent(self) -> None:
         """What a forked child starts anew."""
         self._logged, self._log_lock = 0, allocate_lock()
+        self._drop_kept()
+
+    def _end(self) -> None:
+        self._closed = True
         self._drop_kept()
 
     def _drop_kept(self) -> None:
@@ -182,26 +185,20 @@ class Client:
         behind the event of this number. Only the latest events are kept: a gap in ``n`` says how many were missed.
         """
         while True:
-            try:
-                page = self._call("client_events", after=after, max_wait_ms=_events_wait(max_wait_ms))
-            except Closed:
-                return
+            page = self._call("client_events", after=after, max_wait_ms=_events_wait(max_wait_ms))
             yield from page["events"]
             after = page["next"]
-            if not page["events"] and max_wait_ms is not None:
+            if not page["events"] and (max_wait_ms is not None or self._closed):
                 return
 
     async def aevents(self, *, after: int = 0, max_wait_ms: int | None = None) -> AsyncIterator[dict[str, Any]]:
         """The same for asyncio."""
         while True:
-            try:
-                page = await self._acall("client_events", after=after, max_wait_ms=_events_wait(max_wait_ms))
-            except Closed:
-                return
+            page = await self._acall("client_events", after=after, max_wait_ms=_events_wait(max_wait_ms))
             for event in page["events"]:
                 yield event
             after = page["next"]
-            if not page["events"] and max_wait_ms is not None:
+            if not page["events"] and (max_wait_ms is not None or self._closed):
                 return
 
     def sign_in_start(
@@ -253,20 +250,20 @@ class Client:
         """Lets renewals under way finish, for at most ``max_wait_ms``; every waiting and later call raises ``Closed``.
 
         Returns whether all have finished: if not, a later run settles what is left. The default is ``exit_wait_ms`` of
-        the arguments, or 5000. It may be called from any thread, and again.
+        the configuration. It may be called from any thread, and again.
         """
-        self._drop_kept()
+        self._end()
         try:
-            self._call("client_close", max_wait_ms=self._exit_wait_ms if max_wait_ms is None else max_wait_ms)
+            self._call("client_close", max_wait_ms=max_wait_ms)
         except TimedOut:
             return False
         return True
 
     async def aclose(self, max_wait_ms: int | None = None) -> bool:
         """The same for asyncio."""
-        self._drop_kept()
+        self._end()
         try:
-            await self._acall("client_close", max_wait_ms=self._exit_wait_ms if max_wait_ms is None else max_wait_ms)
+            await self._acall("client_close", max_wait_ms=max_wait_ms)
         except TimedOut:
             return False
         return True

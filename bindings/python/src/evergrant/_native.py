@@ -191,7 +191,16 @@ _MOST_IDLE = 16
 
 
 def call(client: c_void_p | None, request: str) -> Any:
-    """Makes one call and waits for its result, with nothing but a poll: a signal, or gevent, can end it at any time."""
+    """Makes one call and waits for its result."""
+    (result,) = call_all([(client, request)])
+    return value_of(result)
+
+
+def call_all(calls: list[tuple[c_void_p | None, str]]) -> list[dict[str, Any]]:
+    """Makes calls and waits for all results, in any order.
+
+    It waits with nothing but a poll: a signal can end that at any time, and gevent knows how to.
+    """
     import select
 
     try:
@@ -199,14 +208,15 @@ def call(client: c_void_p | None, request: str) -> Any:
     except IndexError:
         queue = Queue()
     try:
-        queue.submit(client, 0, request)
-        # Looked up, and made, for each call: gevent may patch it at any time.
+        for tag, (client, request) in enumerate(calls):
+            queue.submit(client, tag, request)
+        # Looked up, and made, each time: gevent may patch it at any time.
         poll = select.poll()
         poll.register(queue.fd, select.POLLIN)
         results = queue.take()
-        while not results:
+        while len(results) < len(calls):
             poll.poll()
-            results = queue.take()
+            results += queue.take()
     except BaseException:
         queue.close()
         raise
@@ -214,7 +224,7 @@ def call(client: c_void_p | None, request: str) -> Any:
         _idle.append(queue)
     else:
         queue.close()
-    return value_of(results[0])
+    return results
 
 
 def value_of(result: dict[str, Any]) -> Any:
