@@ -129,7 +129,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def renews(server: Server, tmp_path: Path) -> Any:
-    """Runs the example program of the README, by a command to which its arguments are added: it must renew a session."""
+    """Runs a command that runs the example program of the README, with arguments for it: it must renew a session."""
 
     def renews(*command: str | Path, cwd: Path | None = None, **environment: str) -> None:
         config = {
