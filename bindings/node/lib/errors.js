@@ -28,7 +28,7 @@ export class EvergrantError extends Error {
     if (parts.retry_after_ms !== undefined) this.retryAfterMs = parts.retry_after_ms;
   }
 }
-Object.defineProperty(EvergrantError.prototype, 'name', { value: 'EvergrantError', configurable: true, writable: true });
+EvergrantError.prototype.name = 'EvergrantError';
 
 /**
  * An argument that the library cannot judge, because it would not reach it as it is.

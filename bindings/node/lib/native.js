@@ -16,7 +16,9 @@ function* candidates() {
   const { fileURLToPath } = builtin('node:url');
   try {
     const manifest = import.meta.resolve(`evergrant-${platform}-${arch}/package.json`);
-    yield fileURLToPath(new URL(platform === 'linux' ? `${libc()}/${file}` : file, manifest));
+    const path = fileURLToPath(new URL(platform === 'linux' ? `${libc()}/${file}` : file, manifest));
+    // Electron reads modules out of an archive, but the system's loader cannot.
+    yield process.versions.electron ? path.replace(/\.asar(?=[/\\])/, '.asar.unpacked') : path;
   } catch (error) {
     if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ERR_MODULE_NOT_FOUND') throw error;
   }
@@ -209,15 +211,19 @@ export function wordAt(address) {
   return word;
 }
 
-/** @type {Set<bigint>} */
+/** @typedef {{ pointer: bigint | undefined }} Cell what a client and its finalizer share */
+
+/** @type {Set<Cell>} */
 const open = new Set();
 
-/** @type {FinalizationRegistry<bigint>} */
+/** @type {FinalizationRegistry<Cell>} */
 const lost = new FinalizationRegistry(free);
 
-/** @param {bigint} pointer */
-function free(pointer) {
-  if (open.delete(pointer)) native.evergrant_client_free(pointer);
+/** @param {Cell} cell */
+function free(cell) {
+  native.evergrant_client_free(cell.pointer ?? null);
+  cell.pointer = undefined;
+  open.delete(cell);
 }
 
 // What a worker thread leaves open stays open in the process that goes on. (The main thread's is left to the library,
@@ -228,40 +234,33 @@ process.once('exit', () => {
 
 /** An open client of the library, shared by what uses it: freed at once by close, or when nothing uses it any more. */
 export class Handle {
-  /** @type {bigint | undefined} */
-  #pointer;
+  /** @type {Cell} */
+  #cell;
 
   /** @type {Set<() => void>} how sessions that hold a token drop it */
   holders = new Set();
 
   /** @param {Record<string, unknown>} config */
   constructor(config) {
-    /** @type {[bigint | null]} */
-    const out = [null];
+    /** @type {[bigint | undefined]} */
+    const out = [undefined];
     invoke('evergrant_client_open', json(config), out);
-    this.#pointer = /** @type {bigint} */ (out[0]);
-    open.add(this.#pointer);
-    lost.register(this, this.#pointer, this);
-  }
-
-  get pointer() {
-    if (this.#pointer === undefined) throw closed();
-    return this.#pointer;
+    this.#cell = { pointer: out[0] };
+    open.add(this.#cell);
+    lost.register(this, this.#cell);
   }
 
   get closed() {
-    return this.#pointer === undefined;
+    return this.#cell.pointer === undefined;
   }
 
-  drop() {
-    for (const drop of this.holders) drop();
+  get pointer() {
+    if (this.closed) throw closed();
+    return this.#cell.pointer;
   }
 
   free() {
-    if (this.#pointer === undefined) return;
-    lost.unregister(this);
-    free(this.#pointer);
-    this.#pointer = undefined;
-    this.drop();
+    free(this.#cell);
+    for (const drop of this.holders) drop();
   }
 }

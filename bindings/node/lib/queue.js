@@ -8,12 +8,13 @@ import { invoke, json, native } from './native.js';
  * @typedef {import('./native.js').Handle} Handle
  * @typedef {{ resolve: (value: any) => void, reject: (error: unknown) => void, handle: Handle | null }} Pending
  * @typedef {{ promise: Promise<any>, since: number }} Flight
- * @typedef {{ signal?: AbortSignal | undefined, ref?: boolean | undefined }} Wait `ref: false`: this wait does not keep the process alive
+ * @typedef {{ signal?: AbortSignal | undefined, ref?: boolean | undefined }} Wait
+ *   `ref: false`: this wait does not keep the process alive
  */
 
 /** @type {bigint | undefined} */
 let queue;
-/** @type {import('node:net').Socket} */
+/** @type {import('node:net').Socket | undefined} */
 let socket;
 let lastTag = 0;
 let waiting = 0;
@@ -31,9 +32,11 @@ function openQueue() {
   // What arrives means only "take".
   const onread = { buffer: new Uint8Array(64), callback: take };
   const options = { fd: descriptor[0], readable: true, writable: false, onread };
-  socket = new Socket(options);
-  socket.on('error', fail).on('end', fail).unref();
-  process.once('exit', () => native.evergrant_queue_free(queue));
+  socket = new Socket(options).on('error', fail).on('end', fail).unref();
+  process.once('exit', () => {
+    native.evergrant_queue_free(queue);
+    queue = undefined;
+  });
 }
 
 function take() {
@@ -79,12 +82,12 @@ function submit(handle, text) {
  * @returns {Promise<any>}
  */
 export function settled(promise, { signal, ref = true } = {}) {
-  if (ref && waiting++ === 0) socket.ref();
+  if (ref && waiting++ === 0) socket?.ref();
   return new Promise((resolve, reject) => {
     /** @type {<T>(settle: (value: T) => void) => (value: T) => void} */
     const ending = (settle) => (value) => {
       signal?.removeEventListener('abort', abort);
-      if (ref && --waiting === 0) socket.unref();
+      if (ref && --waiting === 0) socket?.unref();
       ref = false;
       settle(value);
     };

@@ -1,5 +1,13 @@
 /** Shown where a token is printed. All else, the server's own members included, may be secret. */
-const shown = /** @type {const} */ (['session', 'generation', 'expiry', 'expiresAtS', 'tokenType', 'scope', 'instanceUrl']);
+const shown = /** @type {const} */ ([
+  'session',
+  'generation',
+  'expiry',
+  'expiresAtS',
+  'tokenType',
+  'scope',
+  'instanceUrl',
+]);
 
 export class Token {
   #members;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { mock, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'evergrant';
-import { native } from './node_modules/evergrant/lib/native.js';
+import { native } from '../node_modules/evergrant/lib/native.js';
 import { serverFor, temporaryDirectory } from './support.mjs';
 
 /** Counts all calls of the library while the test runs. */
@@ -109,7 +109,7 @@ test('a token that must be valid for longer is asked for', async (t) => {
 
 test('where external memory is refused, a word is decoded', async (t) => {
   const { default: koffi } = await import('koffi');
-  const { wordAt } = await import('./node_modules/evergrant/lib/native.js');
+  const { wordAt } = await import('../node_modules/evergrant/lib/native.js');
   const address = koffi.address(koffi.alloc('int32_t', 2));
   const view = new Int32Array(koffi.view(address, 8));
   t.after(() => mock.restoreAll());

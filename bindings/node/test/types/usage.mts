@@ -91,7 +91,7 @@ token.accessToken = 'another';
 new Token();
 
 same<void>()(await session.save('a refresh token'));
-await session.save({ access_token: 'a', refresh_token: 'b', expires_in: 60, instance_url: 'https://example.com' }, wait);
+await session.save({ access_token: 'a', refresh_token: 'b', instance_url: 'https://example.com' }, wait);
 await session.save(token);
 await session.save(answer);
 // @ts-expect-error: not a token
