@@ -1,4 +1,4 @@
-"""A token that memory has, for Python: nanoseconds of one call. Argument: the configuration and token of prepare.py."""
+"""A token that memory has, for Python: CPU time of one call. Argument: the directory of prepare.py."""
 
 import asyncio
 import ctypes
@@ -9,6 +9,8 @@ import timeit
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import monotonic
+from time import time as wall
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +27,7 @@ from rounds import in_turn, row
 
 ENDPOINT = "https://login.example.com/token"
 ANSWER = token_answer()
-EXPIRES_AT = int(time.time()) + ANSWER["expires_in"]
+EXPIRES_AT = int(wall()) + ANSWER["expires_in"]
 
 
 def ours() -> evergrant.Session:
@@ -53,12 +55,12 @@ class ByHand:
         self.word = ctypes.c_uint32(7)
         self.stamp = ctypes.c_uint32.from_address(ctypes.addressof(self.word))
         self.seen = 7
-        self.until = time.time() + 3600
-        self.until_monotonic = time.monotonic() + 3600
+        self.until = wall() + 3600
+        self.until_monotonic = monotonic() + 3600
         self.token = ANSWER["access_token"]
 
-    def access_token(self, time: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> str:
-        if self.stamp.value == self.seen and time() < self.until and monotonic() < self.until_monotonic:
+    def access_token(self) -> str:
+        if self.stamp.value == self.seen and wall() < self.until and monotonic() < self.until_monotonic:
             return self.token
         raise AssertionError
 
@@ -90,7 +92,7 @@ def owned_string() -> Callable[[], bytes]:
 
 def measure(statement: str, **names: Any) -> Callable[[], float]:
     """So many calls that it takes some milliseconds, and no lambda around them."""
-    timer = timeit.Timer(statement, globals=names)
+    timer = timeit.Timer(statement, timer=time.thread_time, globals=names)
     number = max(timer.autorange()[0] // 20, 1)
     return lambda: timer.timeit(number) / number * 1e9
 
@@ -99,7 +101,7 @@ def ameasure(statement: str, **names: Any) -> Callable[[], float]:
     body = f"async def run(number, clock):\n b = clock()\n for _ in number: await {statement}\n return clock() - b"
     exec(body, names)
     number = 50_000
-    return lambda: asyncio.run(names["run"](range(number), time.perf_counter_ns)) / number
+    return lambda: asyncio.run(names["run"](range(number), time.thread_time_ns)) / number
 
 
 def table(what: str, target: str, ours: Callable[[], float], peers: dict[str, Callable[[], float]]) -> None:

@@ -1,1 +1,4 @@
-import ctypes, json
+"""What every binding by ctypes pays."""
+
+import ctypes  # noqa: F401
+import json  # noqa: F401

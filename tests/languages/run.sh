@@ -2,8 +2,8 @@
 # 8 processes each of C, Python and Node keep one session of one store renewed, at a strict server whose tokens live for
 # 2 s. soak.py runs and judges them.
 #   tests/languages/run.sh [SECONDS] [--kill]      180 s; --kill: kills and restarts some all the time
-# evergrant for C is found by pkg-config. PYTHON is a Python and NODE_PROJECT a directory with a node_modules that have the
-# package; those that are not set are made from dist/.
+# evergrant for C is found by pkg-config. PYTHON is a Python and NODE_PROJECT a directory with a node_modules that have
+# the package; what is not set is made from dist/.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -88,22 +88,14 @@ class Team:
             "user_agent": name,
         }
         arguments = [f"{site}/resource", json.dumps(config), self.first]
-        command, directory = {
-            "c": ([self.c_worker, *arguments, "4" if number == EACH - 1 else "1"], None),
-            "python": (
-                [
-                    os.environ["PYTHON"],
-                    str(HERE / "worker.py"),
-                    *arguments,
-                    {EACH - 1: "gevent", EACH - 2: "asyncio", EACH - 3: "asyncio"}.get(number, "sync"),
-                ],
-                None,
-            ),
-            "node": (["node", "worker.mjs", *arguments, "3" if number == EACH - 1 else "0"], os.environ["NODE_PROJECT"]),
+        last = EACH - 1
+        ways = {last: "gevent", last - 1: "asyncio", last - 2: "asyncio"}
+        command = {
+            "c": [self.c_worker, *arguments, "4" if number == last else "1"],
+            "python": [os.environ["PYTHON"], str(HERE / "worker.py"), *arguments, ways.get(number, "sync")],
+            "node": ["node", os.environ["NODE_PROJECT"] + "/worker.mjs", *arguments, "3" if number == last else "0"],
         }[language]
-        process = subprocess.Popen(
-            command, cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         worker = Worker(name, process)
         self.all.append(worker)
         return worker
@@ -135,10 +127,10 @@ def lives(log: list[dict[str, Any]], killed: dict[str, int]) -> dict[str, int]:
         by_generation.setdefault(entry["generation"], []).append(entry)
     for generation, entries in sorted(by_generation.items()):
         if len(entries) > 1 and agent(entries[0]) in killed and entries[0]["at_ms"] <= killed[agent(entries[0])]:
-            raise LostReply(f"generation {generation}: {agent(entries[0])} was killed between the rotation and its commit")
+            raise LostReply(f"{agent(entries[0])} was killed between the rotation and its commit")
         assert len(entries) == 1, f"generation {generation} was presented {len(entries)} times: {entries}"
     for entry in log:
-        assert (entry["outcome"], entry["status"], entry["reply"], entry["rotated"]) == ("ok", 200, "written", True), entry
+        assert (entry["outcome"], entry["reply"], entry["rotated"]) == ("ok", "written", True), entry
     generations = [entry["generation"] for entry in log]
     assert generations == list(range(generations[0], generations[0] + len(log))), generations
     assert len({entry["family"] for entry in log}) == 1, "more than one family"
@@ -160,9 +152,9 @@ def judge(name: str, report: dict[str, Any], ends: dict[str, int], whole: bool) 
         assert token in ends, f"{name} has a token that the server did not issue"
         assert asked_ms < ends[token], f"{name} was given a token {asked_ms - ends[token]} ms after its end"
     late = 0
-    for token, got_ms, answered_ms, status in report["refused"]:
+    for token, _, answered_ms, status in report["refused"]:
         assert status == 401, f"{name}: status {status}"
-        assert ends[token] <= answered_ms, f"{name}: the server refuses a token that has {ends[token] - answered_ms} ms left"
+        assert ends[token] <= answered_ms, f"{name}: a token is refused that has {ends[token] - answered_ms} ms left"
         late += 1
     if whole:
         missed = len(ends) - len(report["seen"])

@@ -11,8 +11,9 @@ const LONGEST_PAUSE_MS = 60;
 
 const [resource, config, first, threads] = isMainThread ? process.argv.slice(2) : workerData;
 
-const camelCase = (object) =>
-  Object.fromEntries(Object.entries(object).map(([key, value]) => [key.replace(/_(.)/g, (_, c) => c.toUpperCase()), value]));
+const camelCase = (key) => key.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+const camelCased = (object) =>
+  Object.fromEntries(Object.entries(object).map(([key, value]) => [camelCase(key), value]));
 
 async function work(session, untilMs, report) {
   for (let askedMs; (askedMs = Date.now()) < untilMs; await sleep(Math.random() * LONGEST_PAUSE_MS)) {
@@ -46,7 +47,7 @@ const merge = (reports) => {
 };
 
 async function alone(tellReady, until) {
-  const client = new Client(camelCase(JSON.parse(config)));
+  const client = new Client(camelCased(JSON.parse(config)));
   const session = client.session('soak');
   await session.save(JSON.parse(first));
   tellReady();
