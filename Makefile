@@ -159,10 +159,12 @@ test: test-setup ## Test everything: the core, the C interface, the packages, re
 	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages
 
 .PHONY: check
-check: dist ## Look for what tests do not find: format, lints, types, documentation, repetitions of facts
+check: dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation, repetitions of facts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+	build/venv/packages/bin/ruff check --quiet tests/bindings
+	build/venv/packages/bin/ruff format --quiet --check tests/bindings
 	bindings/python/test.sh --check
 	bindings/node/test.sh check
 

@@ -22,4 +22,5 @@ wheel "$glibc" "manylinux_2_28_$machine"
 pyproject_build --sdist
 # shellcheck disable=SC2086 # none, or one without a space
 bindings/node/pack.sh "$glibc" dist $musl
-ls -l dist
+# shellcheck disable=SC2086
+wc -c "$glibc" $musl dist/*

@@ -129,10 +129,15 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def renews(server: Server, tmp_path: Path) -> Any:
-    """Whether a program that runs the example of the README, with these words before its arguments, renews a session."""
+    """Runs a command that runs the example program of the README, with arguments for it: it must renew a session."""
 
     def renews(*command: str | Path, cwd: Path | None = None, **environment: str) -> None:
-        config = {"site_url": server.url, "client_id": "client", "client_secret": "secret", "store": "sqlite:sessions.db"}
+        config = {
+            "site_url": server.url,
+            "client_id": "client",
+            "client_secret": "secret",
+            "store": "sqlite:sessions.db",
+        }
         file = tmp_path / "client.json"
         file.write_text(json.dumps(config))
         grant = server.ask("sign_in", {})["refresh_token"]

@@ -6,14 +6,15 @@ import os
 import subprocess
 import sys
 import tarfile
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TABLE, below, sources
+import tomllib
 from elftools.elf.elffile import ELFFile
 from installer.sources import WheelFile
+
+from conftest import ROOT, TABLE, below, sources
 
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 SONAME = f"libevergrant.so.{TABLE['abi_version']}"
@@ -26,7 +27,9 @@ def files(archive: Path) -> dict[str, bytes]:
     """What a tarball holds below its one directory."""
     with tarfile.open(archive) as opened:
         members = [member for member in opened.getmembers() if not member.isdir()]
-        assert [member.name for member in members if not member.isfile()] == [], "links: pip refuses those that lead out"
+        assert [member.name for member in members if not member.isfile()] == [], (
+            "links: pip refuses those that lead out"
+        )
         assert len({member.name.split("/")[0] for member in members}) == 1
         return {member.name.split("/", 1)[1]: opened.extractfile(member).read() for member in members}
 
@@ -66,13 +69,13 @@ def test_the_library_is_linked_as_it_must_be(elf: ELFFile) -> None:
     assert soname == SONAME
     assert flags & 0x8, "DF_1_NODELETE: dlclose() must not unmap it"
     assert {tag.needed for tag in dynamic.iter_tags("DT_NEEDED")} <= OF_GLIBC
-    assert not list(dynamic.iter_tags("DT_RPATH")) and not list(dynamic.iter_tags("DT_RUNPATH"))
+    assert not list(dynamic.iter_tags("DT_RPATH"))
+    assert not list(dynamic.iter_tags("DT_RUNPATH"))
 
 
 def test_the_library_is_stripped_and_small(elf: ELFFile, library: bytes) -> None:
     assert not elf.get_section_by_name(".symtab")
     assert not elf.has_dwarf_info(strict=True)
-    print(f"{len(library)} bytes, {len(library) / 2**20:.2f} MiB")
     assert len(library) <= MOST_BYTES
 
 
@@ -92,7 +95,9 @@ def test_the_wheel_holds_the_package_and_one_library(wheel: Path) -> None:
     package = below("bindings/python/src")
     assert "evergrant/py.typed" in package
     info = f"evergrant-{VERSION}.dist-info/"
-    about = {f"{info}{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE-APACHE", "licenses/LICENSE-MIT")}
+    about = {
+        f"{info}{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE-APACHE", "licenses/LICENSE-MIT")
+    }
     assert names == package | about | {"evergrant/libevergrant.so"}
 
 
@@ -127,7 +132,11 @@ def test_the_tarballs_hold_the_package_and_its_library(tarballs: list[Path], lib
     licences = {"LICENSE-APACHE", "LICENSE-MIT"}
     modules = {f"lib/{name}" for name in below("bindings/node/lib")}
     assert binding.keys() == modules | licences | {"index.js", "index.d.ts", "package.json", "README.md"}
-    assert platform.keys() - {"musl/libevergrant.so"} == licences | {"package.json", "README.md", "glibc/libevergrant.so"}
+    assert platform.keys() - {"musl/libevergrant.so"} == licences | {
+        "package.json",
+        "README.md",
+        "glibc/libevergrant.so",
+    }
     assert platform["glibc/libevergrant.so"] == library, "the wheel's"
 
     for held in (platform, binding):

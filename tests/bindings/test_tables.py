@@ -4,14 +4,15 @@ import io
 import json
 import re
 import tarfile
-import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TABLE, run
+import tomllib
 from elftools.elf.elffile import ELFFile
+
+from conftest import ROOT, TABLE, run
 
 ARITIES = {function["name"]: len(function["parameters"]) for function in TABLE["functions"]}
 KEYS = {key["name"]: key for key in TABLE["configuration"]}
@@ -66,17 +67,17 @@ def exported(library: bytes) -> set[str]:
 def test_the_header_declares_each_function_of_the_table() -> None:
     header = (ROOT / "include" / "evergrant.h").read_text()
     declarations = re.findall(r"^EVERGRANT_API\s[^;(]*?(\w+)\(([^)]*)\);", header, re.MULTILINE)
-    assert ARITIES == {name: 0 if text == "void" else text.count(",") + 1 for name, text in declarations}
+    assert {name: 0 if text == "void" else text.count(",") + 1 for name, text in declarations} == ARITIES
 
 
 def test_the_packaged_libraries_export_each_function_of_the_table(wheel: Path, tarballs: list[Path]) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert exported(archive.read("evergrant/libevergrant.so")) == ARITIES.keys()
     with tarfile.open(tarballs[0]) as archive:
-        for name in archive.getnames():
-            if name.endswith(".so"):
-                library = archive.extractfile(name)
-                assert library and exported(library.read()) == ARITIES.keys(), name
+        libraries = [member for member in archive.getmembers() if member.name.endswith(".so")]
+        assert libraries
+        for library in libraries:
+            assert exported(archive.extractfile(library).read()) == ARITIES.keys(), library.name
 
 
 def test_python_declares_each_function_of_the_table(of_python: dict[str, Any]) -> None:

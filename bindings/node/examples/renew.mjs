@@ -1,7 +1,6 @@
 /*
  * Prints where to send a session's requests, with a token that is valid now.
  *
- *   npm install evergrant
  *   node renew.mjs client.json alice "$REFRESH_TOKEN"     # the refresh token only until it is known
  */
 import { Client } from 'evergrant';

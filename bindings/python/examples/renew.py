@@ -1,7 +1,6 @@
 """Prints where to send a session's requests, with a token that is valid now.
 
-    pip install evergrant
-    python renew.py client.json alice "$REFRESH_TOKEN"     # the refresh token only until it is known
+python renew.py client.json alice "$REFRESH_TOKEN"     # the refresh token only until it is known
 """
 
 import sys
