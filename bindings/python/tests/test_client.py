@@ -145,9 +145,7 @@ def test_a_closed_client_says_so_and_gives_no_token_that_was_kept(client: evergr
     assert client.close() is True
 
 
-def test_closing_waits_for_a_renewal_under_way_as_long_as_it_is_told(
-    open_client: OpenClient, server: Server
-) -> None:
+def test_closing_waits_for_a_renewal_under_way_as_long_as_it_is_told(open_client: OpenClient, server: Server) -> None:
     client = open_client(max_wait_ms=0)
     alice = client.session("alice")
     alice.save(server.sign_in())

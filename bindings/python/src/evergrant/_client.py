@@ -95,7 +95,7 @@ class Client:
         )
         _native.check(status, error)
         # Not at exit: the library lets renewals under way settle then.
-        finalize(self, _native.library.evergrant_client_free, self._handle).atexit = False
+        finalize(self, _free, self._handle).atexit = False
         self._closed = False
         self._sessions: WeakValueDictionary[int, Session] = WeakValueDictionary()
         self._forget_parent()
@@ -301,6 +301,20 @@ def _request(redirect_uri: str, scope: str | None, **members: Any) -> dict[str, 
     request = {"redirect_uri": redirect_uri, "scope": scope, **members}
     return {name: value for name, value in request.items() if value is not None}
 
+
+def _free(handle: c_void_p) -> None:
+    """Ends a client that nobody holds any more, if no renewal of it is under way; else the next one's end does."""
+    ending = [handle, *unsettled]
+    unsettled.clear()
+    for one in ending:
+        if _native.library.evergrant_client_close(one, 0):
+            unsettled.append(one)
+        else:
+            _native.library.evergrant_client_free(one)
+
+
+unsettled: list[c_void_p] = []
+"""Clients that nobody holds, but that have a renewal under way."""
 
 clients: WeakValueDictionary[int, Client] = WeakValueDictionary()
 """All clients of this process."""

@@ -22,6 +22,8 @@ def is_rejection(status: int, body: str | bytes | None = None) -> bool:
     """
     if isinstance(body, str):
         body = body.encode(errors="replace")
+    if not isinstance(status, int) or not isinstance(body, bytes | None):
+        raise TypeError("is_rejection takes a status as an int, and a body as a str or bytes")
     return bool(_native.library.evergrant_is_rejection(status, body))
 
 

@@ -60,7 +60,13 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
 # They do I/O or wait, so the interpreter lock is released meanwhile. For the others, which take less than a microsecond
 # or so, to get it back would cost far more than the call, up to a switch interval where threads compete.
 _SLOW = frozenset(
-    ["evergrant_client_open", "evergrant_client_free", "evergrant_session_allows", "evergrant_queue_free"]
+    [
+        "evergrant_client_open",
+        "evergrant_client_close",
+        "evergrant_client_free",
+        "evergrant_session_allows",
+        "evergrant_queue_free",
+    ]
 )
 
 
@@ -146,7 +152,15 @@ def to_json(members: Mapping[str, Any]) -> str:
     """A JSON object of the members that are not ``None``."""
     import json
 
-    return json.dumps({name: value for name, value in members.items() if value is not None}, default=dict)
+    return json.dumps({name: value for name, value in members.items() if value is not None}, default=_plain)
+
+
+def _plain(value: object) -> dict[Any, Any]:
+    from collections.abc import Mapping
+
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"no argument can be a {type(value).__name__}, or contain one")
 
 
 class Queue:

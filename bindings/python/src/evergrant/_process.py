@@ -6,7 +6,11 @@ import os
 import sys
 
 from . import _native
-from ._client import clients
+from ._client import clients, unsettled
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _after_fork_in_child() -> None:
@@ -14,12 +18,19 @@ def _after_fork_in_child() -> None:
     aio = sys.modules.get(f"{__package__}._aio")
     if aio:
         aio.forget_loops()
+    unsettled.clear()
     for client in list(clients.values()):
         client._forget_parent()
-    util = sys.modules.get("multiprocessing.util")
-    if util:
+    for util in _utils():
         # A child of multiprocessing drops all finalizers of its parent, then runs these functions.
         util.register_after_fork(_close_at_exit, _close_at_exit)
+
+
+def _utils() -> list[Any]:
+    """Of multiprocessing, and of billiard, which is Celery's copy of it: what is in use."""
+    if "billiard.process" in sys.modules:
+        import billiard.util  # its children load it only after the fork
+    return [sys.modules[name] for name in ("multiprocessing.util", "billiard.util") if name in sys.modules]
 
 
 def _in_child_of_multiprocessing() -> bool:
@@ -32,13 +43,14 @@ def _in_child_of_multiprocessing() -> bool:
 
 def _close_at_exit(_: object = None) -> None:
     """Children of multiprocessing and billiard end by ``os._exit``, so the library's own exit handler never runs."""
-    util = sys.modules["multiprocessing.util"]
-    util.Finalize(None, _close_clients, exitpriority=-100)
+    for util in _utils():
+        util.Finalize(None, _close_clients, exitpriority=-100)
 
 
 def _close_clients() -> None:
     """Closes them all at the same time, each for at most its ``exit_wait_ms``."""
-    _native.call_all([(client._handle, '{"call": "client_close"}') for client in list(clients.values())])
+    handles = [*unsettled, *(client._handle for client in list(clients.values()))]
+    _native.call_all([(handle, '{"call": "client_close"}') for handle in handles])
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

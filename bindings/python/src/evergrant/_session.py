@@ -148,11 +148,11 @@ class Session:
         A program may save the refresh token from its secrets at every start: one that was saved or spent before
         changes nothing. One never seen replaces the session, like a new sign-in.
         """
-        self._call("session_save", token=dict(token))
+        self._call("session_save", token=token)
 
     async def asave(self, token: Mapping[str, Any]) -> None:
         """The same for asyncio."""
-        await self._acall("session_save", token=dict(token))
+        await self._acall("session_save", token=token)
 
     def describe(self) -> dict[str, Any]:
         """What the store knows of the session, without secrets: ``state``, ``reason``, ``history``, ..."""

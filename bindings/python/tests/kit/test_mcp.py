@@ -7,6 +7,7 @@ import base64
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import evergrant
@@ -15,13 +16,12 @@ import mcp
 import mcp_client
 import pytest
 import uvicorn
-from conftest import Server
 from mcp.server import MCPServer
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context
 
-SignedIn = Callable[..., evergrant.Session]
+SignIn = Callable[..., evergrant.Session]
 
 
 class Introspection:
@@ -85,7 +85,17 @@ class Tools:
 
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
-    return start_server(mode="generic", access_token_life_ms=4000)
+    return start_server("--mode", "generic", "--rotation", "strict", "--set", "access_token_life_ms=4000")
+
+
+@pytest.fixture
+def site(server: Server, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "token_endpoint": server.token_endpoint,
+        "client_id": "client",
+        "client_secret": "secret",
+        "store": f"sqlite:{tmp_path}/sessions.db",
+    }
 
 
 @pytest.fixture
@@ -108,9 +118,9 @@ def number(result: Any) -> int:
 
 
 def test_one_mcp_session_lives_through_many_tokens(
-    tools: Tools, server: Server, signed_in: SignedIn, mode: str
+    tools: Tools, server: Server, sign_in: SignIn, mode: str
 ) -> None:
-    session = signed_in(renew_before_s=2)
+    session = sign_in(renew_before_s=2)
 
     async def use() -> None:
         async with mcp_client.connect(session, tools.url, mode=mode) as client:
@@ -119,48 +129,48 @@ def test_one_mcp_session_lives_through_many_tokens(
                 await asyncio.sleep(0.05)
 
     asyncio.run(use())
-    assert server.rotations() == 2
+    assert server.renewals() == 2
     assert tools.tokens.rejected == []
 
 
 def test_one_mcp_session_lives_through_a_rejection(
-    tools: Tools, server: Server, signed_in: SignedIn, mode: str
+    tools: Tools, server: Server, sign_in: SignIn, mode: str
 ) -> None:
-    server.control("settings", {"access_token_life_ms": 3_600_000})
-    session = signed_in()
+    server.set(access_token_life_ms=3_600_000)
+    session = sign_in()
 
     async def use() -> None:
         async with mcp_client.connect(session, tools.url, mode=mode) as client:
             assert number(await client.call_tool("add", {"a": 1, "b": 2})) == 3
             for rotations in (1, 2):
-                server.expire()
+                server.post("/expire", {})
                 assert number(await client.call_tool("add", {"a": 3, "b": 4})) == 7
-                assert server.rotations() == rotations
+                assert server.renewals() == rotations
 
     asyncio.run(use())
     assert len(tools.tokens.rejected) == 2
 
 
 def test_many_calls_with_a_dead_token_are_one_renewal(
-    tools: Tools, server: Server, signed_in: SignedIn, mode: str
+    tools: Tools, server: Server, sign_in: SignIn, mode: str
 ) -> None:
-    server.control("settings", {"access_token_life_ms": 3_600_000})
-    session = signed_in()
+    server.set(access_token_life_ms=3_600_000)
+    session = sign_in()
 
     async def use() -> None:
         async with mcp_client.connect(session, tools.url, mode=mode) as client:
             assert number(await client.call_tool("add", {"a": 1, "b": 2})) == 3
-            server.expire()
+            server.post("/expire", {})
             results = await asyncio.gather(*(client.call_tool("add", {"a": n, "b": n}) for n in range(16)))
             assert [number(result) for result in results] == [2 * n for n in range(16)]
 
     asyncio.run(use())
-    assert server.rotations() == 1
+    assert server.renewals() == 1
 
 
-def test_a_call_may_last_longer_than_its_token(tools: Tools, server: Server, signed_in: SignedIn, mode: str) -> None:
-    server.control("settings", {"access_token_life_ms": 2000})
-    session = signed_in()
+def test_a_call_may_last_longer_than_its_token(tools: Tools, server: Server, sign_in: SignIn, mode: str) -> None:
+    server.set(access_token_life_ms=2000)
+    session = sign_in()
     progress: list[float] = []
 
     async def note(step: float, total: float | None, message: str | None) -> None:
@@ -175,12 +185,12 @@ def test_a_call_may_last_longer_than_its_token(tools: Tools, server: Server, sig
 
     asyncio.run(use())
     assert progress == [0, 1, 2, 3]
-    assert server.rotations() >= 1
+    assert server.renewals() >= 1
 
 
-def test_the_stream_of_a_session_outlives_its_token(tools: Tools, server: Server, signed_in: SignedIn) -> None:
-    server.control("settings", {"access_token_life_ms": 3_600_000})
-    session = signed_in()
+def test_the_stream_of_a_session_outlives_its_token(tools: Tools, server: Server, sign_in: SignIn) -> None:
+    server.set(access_token_life_ms=3_600_000)
+    session = sign_in()
 
     async def use() -> None:
         heard = asyncio.Event()
@@ -190,21 +200,21 @@ def test_the_stream_of_a_session_outlives_its_token(tools: Tools, server: Server
                 heard.set()
 
         async with mcp_client.connect(session, tools.url, mode="legacy", message_handler=hear) as client:
-            server.expire()
+            server.post("/expire", {})
             assert not (await client.call_tool("announce", {})).is_error
             await asyncio.wait_for(heard.wait(), 30)
 
     asyncio.run(use())
-    assert server.rotations() == 1
+    assert server.renewals() == 1
 
 
-def test_a_session_that_has_ended_says_so(tools: Tools, server: Server, signed_in: SignedIn) -> None:
-    server.control("settings", {"access_token_life_ms": 3_600_000})
-    session = signed_in()
+def test_a_session_that_has_ended_says_so(tools: Tools, server: Server, sign_in: SignIn) -> None:
+    server.set(access_token_life_ms=3_600_000)
+    session = sign_in()
 
     async def use() -> None:
         async with mcp_client.connect(session, tools.url) as client:
-            server.control("revoke", {"family": 0})
+            server.post("/revoke", {"family": 0})
             await client.call_tool("add", {"a": 1, "b": 1})
 
     with pytest.raises(BaseException) as raised:  # noqa: PT011

@@ -13,11 +13,10 @@ from typing import Any
 import evergrant
 import pytest
 import zeep.exceptions
-from conftest import Server
 from salesforce_api import SalesforceApi
 from simple_salesforce import exceptions
 
-SignedIn = Callable[..., evergrant.Session]
+SignIn = Callable[..., evergrant.Session]
 
 
 @pytest.fixture
@@ -36,16 +35,16 @@ def start_api(server: Server) -> Iterator[Callable[[], SalesforceApi]]:
 @pytest.fixture
 def api(start_api: Callable[[], SalesforceApi], server: Server) -> SalesforceApi:
     api = start_api()
-    server.control("settings", {"instance_url": api.url})
+    server.set(instance_url=api.url)
     return api
 
 
 @pytest.fixture
-def sf(api: SalesforceApi, signed_in: SignedIn) -> Any:
+def sf(api: SalesforceApi, sign_in: SignIn) -> Any:
     from simple_salesforce_session import Salesforce
 
     assert api.url
-    return Salesforce(signed_in())
+    return Salesforce(sign_in())
 
 
 def rest(sf: Any) -> None:
@@ -90,7 +89,7 @@ def test_it_works_across_expiry_at_every_call(
     use(sf)
     calls = len(api.calls)
     assert {(call[0], call[3]) for call in api.calls} == {(name, True)}
-    assert server.rotations() == 0
+    assert server.renewals() == 0
     # From now on each token dies of its use, so every call but the first is rejected once, and repeated.
     api.once, api.calls = True, []
     use(sf)
@@ -98,7 +97,7 @@ def test_it_works_across_expiry_at_every_call(
     rejected = [call[1:3] for call in api.calls if not call[3]]
     assert len(taken) == calls
     assert rejected == taken[1:]
-    assert server.rotations() == calls - 1
+    assert server.renewals() == calls - 1
 
 
 def test_it_follows_the_org_to_another_instance(
@@ -106,18 +105,18 @@ def test_it_follows_the_org_to_another_instance(
 ) -> None:
     rest(sf)
     new = start_api()
-    server.control("settings", {"instance_url": new.url})
+    server.set(instance_url=new.url)
     api.moved, api.calls = True, []
     for use in (rest, bulk, bulk2, metadata, deployment):
         use(sf)
     assert [call[3] for call in api.calls] == [False]
     assert all(call[3] for call in new.calls)
-    assert server.rotations() == 1
+    assert server.renewals() == 1
 
 
 def test_many_threads_with_a_dead_token_are_one_renewal(sf: Any, server: Server) -> None:
     sf.query("SELECT Id FROM Account")
-    server.expire()
+    server.post("/expire", {})
     failures: list[BaseException] = []
 
     def query() -> None:
@@ -132,11 +131,11 @@ def test_many_threads_with_a_dead_token_are_one_renewal(sf: Any, server: Server)
     for thread in threads:
         thread.join(60)
     assert failures == []
-    assert server.rotations() == 1
+    assert server.renewals() == 1
 
 
-def test_the_token_is_nowhere_but_in_requests(sf: Any, signed_in: SignedIn) -> None:
-    token = signed_in().access_token()
+def test_the_token_is_nowhere_but_in_requests(sf: Any, sign_in: SignIn) -> None:
+    token = sign_in().access_token()
     sf.mdapi.describe_metadata()
     places = [sf.session_id, sf.headers, sf.bulk.headers, sf.bulk2.headers, sf.session.headers, vars(sf.mdapi)]
     assert token not in repr(places)
@@ -156,7 +155,7 @@ def test_no_redirect_takes_the_token_along(sf: Any, api: SalesforceApi, start_ap
 def test_what_is_no_rejection_is_raised_by_simple_salesforce(sf: Any, server: Server) -> None:
     with pytest.raises(exceptions.SalesforceMalformedRequest, match="InvalidJob"):
         sf.bulk.Account.insert([{"Name": "refused"}])
-    assert server.rotations() == 0
+    assert server.renewals() == 0
 
 
 def test_another_url_gets_no_token(sf: Any, start_api: Callable[[], SalesforceApi]) -> None:
