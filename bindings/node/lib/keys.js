@@ -1,4 +1,4 @@
-import { invalid } from './errors.js';
+import { invalid } from './native.js';
 
 /** Every configuration key: its name here, and its name in the library. */
 export const keys = {
