@@ -25,7 +25,6 @@ esac
 venv=${EVERGRANT_PYTHON_VENV:-$root/build/python-venv}
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 pip="$venv/bin/python -m pip --quiet --disable-pip-version-check"
-set -- "$@" # what is left belongs to pytest
 for requirements in "$here/tests/requirements.txt" "$here/tests/kit/requirements.txt"; do
 	[ ! -f "$requirements" ] || $pip install -r "$requirements"
 done
@@ -45,8 +44,6 @@ if [ -n "$check" ]; then
 	exec "$venv/bin/pyright" --pythonpath "$venv/bin/python"
 fi
 # From elsewhere, so that the source tree is not importable.
-EVERGRANT_WHEEL=$wheel
-export EVERGRANT_WHEEL
 mkdir -p "$root/build/python-tests"
 cd "$root/build/python-tests"
 exec "$venv/bin/python" -m pytest --config-file "$here/pyproject.toml" --rootdir "$here" "$@" "$here/tests"

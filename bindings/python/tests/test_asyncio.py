@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvloop
-from server import LIMIT_S, wait_for
 
 import evergrant
+from server import LIMIT_S, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

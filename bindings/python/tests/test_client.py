@@ -11,9 +11,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from server import LIMIT_S, wait_for
 
 import evergrant
+from server import LIMIT_S, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

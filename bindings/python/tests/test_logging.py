@@ -7,9 +7,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from program import run
 
 import evergrant
+from program import run
 
 if TYPE_CHECKING:
     from server import Server

@@ -137,7 +137,7 @@ print(*sorted(name for name in sys.modules if name.partition(".")[0] == "evergra
     assert others == ""
     assert own.split() == [
         "evergrant",
-        *(f"evergrant._{name}" for name in "client errors flow native process session token".split()),
+        *(f"evergrant._{name}" for name in ["client", "errors", "flow", "native", "process", "session", "token"]),
     ]
 
 
@@ -201,3 +201,8 @@ def test_the_names_of_the_package() -> None:
         assert getattr(evergrant, name)
     with pytest.raises(AttributeError, match="no_such_name"):
         evergrant.no_such_name  # noqa: B018
+
+
+def test_what_is_tested_is_an_installed_wheel() -> None:
+    assert PACKAGE.is_relative_to(sys.prefix), "bindings/python/test.sh installs a wheel and tests that"
+    assert _native.library.path == str(PACKAGE / "libevergrant.so")

@@ -7,10 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from program import Program, run
-from server import LIMIT_S
 
 import evergrant
+from program import Program, run
+from server import LIMIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
