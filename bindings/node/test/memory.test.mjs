@@ -44,9 +44,11 @@ test('what is held is dropped when anything changes it', async (t) => {
   const directory = temporaryDirectory(t);
   const { server, client, session } = await signedIn(t, {}, { store: `sqlite:${join(directory, 'a.db')}` });
   const first = await session.token();
+  assert.equal(await session.accessToken(), first.accessToken);
   const other = client.session('alice');
   const second = await other.renew();
-  assert.equal(session.accessTokenNow(), second.accessToken, 'renewed by another object');
+  assert.equal(await session.accessToken(), second.accessToken, 'renewed by another object');
+  assert.equal(session.accessTokenNow(), second.accessToken);
   assert.equal((await session.token()).generation, 2);
 
   await other.save(await server.signIn());
@@ -59,9 +61,11 @@ test('what is held is dropped when anything changes it', async (t) => {
   assert.notEqual(first.accessToken, second.accessToken);
 
   await other.save(await server.signIn());
-  await session.token();
+  const last = await session.accessToken();
   await other.forget();
   assert.equal(session.accessTokenNow(), undefined, 'forgotten');
+  await other.save(await server.signIn());
+  assert.notEqual(await session.accessToken(), last);
 });
 
 test('closing a client drops what its sessions hold', async (t) => {

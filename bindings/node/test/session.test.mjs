@@ -95,6 +95,7 @@ test('neither a token nor an error shows a secret', async (t) => {
       }
     }
   }
+  assert.match(inspect(token), /^Token \{.*session: 'alice'/s);
   assert.equal(token.idToken, 'SECRET-ID-TOKEN');
   assert.throws(() => {
     token.accessToken = 'another';

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
-import { test } from 'node:test';
 import axios from 'axios';
-import { renewing } from '../../recipes/axios.mjs';
-import { bearer, rejected, serve, signedIn } from './kit.mjs';
+import { renewing } from '../recipes/axios.mjs';
+import { bearer, rejected, serve, signedIn, test } from './kit.mjs';
 
 /** Both ways of the recipe. */
 const WAYS = {

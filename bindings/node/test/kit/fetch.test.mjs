@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { Readable } from 'node:stream';
-import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { bearer, rejected, serve, signedIn } from './kit.mjs';
+import { bearer, rejected, serve, signedIn, test } from './kit.mjs';
 
 const TEXT = 'näme=välue';
 const bytes = () => new TextEncoder().encode(TEXT);

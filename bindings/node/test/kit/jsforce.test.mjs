@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import jsforce from 'jsforce';
-import { connect } from '../../recipes/jsforce.mjs';
-import { bearer, serve, signedIn } from './kit.mjs';
+import { connect } from '../recipes/jsforce.mjs';
+import { bearer, serve, signedIn, test } from './kit.mjs';
 import { Org } from './org.mjs';
 
 /** A Connection to an org that can move. */

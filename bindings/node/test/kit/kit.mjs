@@ -1,8 +1,14 @@
 // What the tests of this directory share.
 import { once } from 'node:events';
 import { createServer } from 'node:http';
+import { test as nodeTest } from 'node:test';
 import { Client } from 'evergrant';
 import { serverFor } from '../support.mjs';
+
+/** Nothing here takes this long: what does, hangs. */
+const HANG_MS = 120_000;
+
+export const test = (name, run) => nodeTest(name, { timeout: HANG_MS }, run);
 
 /**
  * An authorization server of the test's own, and a session that is signed in there. The options are the server's,
@@ -35,7 +41,8 @@ export async function serve(t, answer, { readsBodies = true } = {}) {
   const server = createServer(async (request, response) => {
     const body = readsBodies ? Buffer.concat(await request.toArray()) : undefined;
     const { method, url: path, headers } = request;
-    requests.push({ method, path, headers, body, get status() { return response.statusCode; } });
+    const status = () => (response.headersSent ? response.statusCode : undefined);
+    requests.push({ method, path, headers, body, get status() { return status(); } });
     await answer(request, response, body);
   });
   await once(server.listen(0, '127.0.0.1'), 'listening');
