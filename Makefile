@@ -159,7 +159,7 @@ test: test-setup ## Test everything: the core, the C interface, the packages, re
 	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages
 
 .PHONY: check
-check: dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation, repetitions of facts
+check: test-setup dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation, repetitions of facts
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet

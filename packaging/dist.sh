@@ -4,6 +4,12 @@
 set -eu
 cd "$(dirname "$0")/.."
 machine=$1
+case $machine in
+x86_64) PLATFORM=linux-x64 ;; # npm's words
+aarch64) PLATFORM=linux-arm64 ;;
+*) PLATFORM=linux-$machine ;;
+esac
+export PLATFORM
 
 wheel() { # library, platform tag
 	EVERGRANT_BUILD_LIBRARY=$PWD/$1 EVERGRANT_WHEEL_PLATFORM=$2 pyproject_build --wheel

@@ -130,7 +130,7 @@ def test_the_sdist_holds_the_package_and_the_crate_and_nothing_else(sdist: Path)
 def test_the_tarballs_hold_the_package_and_its_library(tarballs: list[Path], library: bytes) -> None:
     platform, binding = map(files, tarballs)
     licences = {"LICENSE-APACHE", "LICENSE-MIT"}
-    modules = {f"lib/{name}" for name in below("bindings/node/lib")}
+    modules = {f"{part}/{name}" for part in ("lib", "recipes") for name in below(f"bindings/node/{part}")}
     assert binding.keys() == modules | licences | {"index.js", "index.d.ts", "package.json", "README.md"}
     assert platform.keys() - {"musl/libevergrant.so"} == licences | {
         "package.json",

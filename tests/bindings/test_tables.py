@@ -24,8 +24,8 @@ import inspect, json, typing
 import evergrant
 from evergrant import _errors, _native
 
-def choices(hint):
-    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else None
+def shown(hint):
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("collections.abc.", "")
 
 parameters = list(inspect.signature(evergrant.Client).parameters.values())
 print(json.dumps({
@@ -34,7 +34,7 @@ print(json.dumps({
     "arities": {name: len(prototype) - 1 for name, prototype in _native.PROTOTYPES.items()},
     "keys": [parameter.name for parameter in parameters],
     "only_by_name": all(parameter.kind == parameter.KEYWORD_ONLY for parameter in parameters),
-    "typed": {name: choices(hint) for name, hint in typing.get_type_hints(evergrant.Configuration).items()},
+    "typed": {name: shown(hint) for name, hint in typing.get_type_hints(evergrant.Configuration).items()},
 }))
 """
 
@@ -91,9 +91,17 @@ def test_node_declares_each_function_of_the_table(of_node: dict[str, Any]) -> No
 def test_python_takes_each_key_of_the_configuration(of_python: dict[str, Any]) -> None:
     assert of_python["keys"] == list(KEYS), "parameters of Client"
     assert of_python["only_by_name"]
-    assert list(of_python["typed"]) == list(KEYS), "members of Configuration"
-    choices = {name: found for name, found in of_python["typed"].items() if found}
-    assert choices == {name: key["choices"] for name, key in KEYS.items() if "choices" in key}
+    types = {
+        "text": "str",
+        "secret": "str",
+        "flag": "bool",
+        "number": "int",
+        "texts": "Sequence[str]",
+        "secrets": "str | Sequence[str]",
+        "parameters": "Mapping[str, str]",
+    }
+    expected = {name: types.get(key["kind"]) or f"Literal{key['choices']}" for name, key in KEYS.items()}
+    assert of_python["typed"] == expected, "members of Configuration"
 
 
 def test_node_takes_each_key_of_the_configuration(of_node: dict[str, Any]) -> None:
@@ -104,12 +112,21 @@ def test_node_takes_each_key_of_the_configuration(of_node: dict[str, Any]) -> No
 def test_node_types_each_key_of_the_configuration(node: Path) -> None:
     types = (node / "node_modules/evergrant/index.d.ts").read_text()
     (body,) = re.findall(r"^export interface Configuration \{\n(.*?)^\}", types, re.MULTILINE | re.DOTALL)
-    typed = dict(re.findall(r"^  (\w+)\?: (.*);$", body, re.MULTILINE))
+    typed = dict(re.findall(r"^  (\w+)\?: (.*) \| undefined;$", body, re.MULTILINE))
     camel_case = {re.sub("_(.)", lambda match: match[1].upper(), name): key for name, key in KEYS.items()}
-    assert typed.keys() == camel_case.keys()
-    for name, key in camel_case.items():
-        if "choices" in key:
-            assert re.findall(r"'([^']*)'", typed[name]) == key["choices"], name
+    types = {
+        "text": "string",
+        "secret": "string",
+        "flag": "boolean",
+        "number": "number",
+        "texts": "readonly string[]",
+        "secrets": "string | readonly string[]",
+        "parameters": "Record<string, string>",
+    }
+    assert typed == {
+        name: types.get(key["kind"]) or " | ".join(f"'{choice}'" for choice in key["choices"])
+        for name, key in camel_case.items()
+    }
 
 
 def test_every_status_of_an_error_has_a_class_in_python(python: Path) -> None:
