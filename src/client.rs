@@ -54,7 +54,12 @@ fn bare_failure(outcome: &Outcome) -> Error {
         }
         _ => "",
     };
-    outcome.error(|failure| format!("{}{meaning}", failure.message))
+    let mut error = outcome.error(|failure| format!("{}{meaning}", failure.message));
+    if error.reason.as_deref() == Some("used_elsewhere_or_revoked") {
+        // Only a session knows what was done with its token.
+        error.reason = Some("expired_or_revoked".to_owned());
+    }
+    error
 }
 
 pub use crate::oauth::salesforce::is_rejection;

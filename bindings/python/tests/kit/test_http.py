@@ -6,14 +6,14 @@ import asyncio
 import io
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import evergrant
 import pytest
+
+import evergrant
 from http_clients import Http
 from origin import Origin
 from server import Server
@@ -31,7 +31,7 @@ def test_sends_the_token(http: Http, server: Server, alice: evergrant.Session) -
 def test_heals_a_rejection_on_the_same_connection(http: Http, server: Server, alice: evergrant.Session) -> None:
     rejected = alice.access_token()
     before = server.renewals()
-    server.post("/expire", {})
+    server.expire()
     assert http.get(server.url + PATH).json()["path"] == PATH
     assert server.renewals() == before + 1
     first, second = server.log("resource")
@@ -86,9 +86,7 @@ def test_replays_the_body(
     assert server.renewals() == 1
 
 
-def test_replays_a_file_that_can_be_rewound(
-    server: Server, sign_in: SignIn, origin: Origin, tmp_path: Path
-) -> None:
+def test_replays_a_file_that_can_be_rewound(server: Server, sign_in: SignIn, origin: Origin, tmp_path: Path) -> None:
     http = Http("requests", sign_in(origins=[origin.url]))
     (tmp_path / "file").write_bytes(b"skipped, sent")
     with (tmp_path / "file").open("rb") as file:
@@ -123,7 +121,7 @@ def test_a_body_that_cannot_be_replayed_gets_its_answer_and_the_next_a_new_token
 
 def test_heals_a_streamed_answer(http: Http, server: Server, alice: evergrant.Session) -> None:
     alice.access_token()
-    server.post("/expire", {})
+    server.expire()
     status, body = http.stream(server.url + PATH)
     assert (status, PATH.encode() in body) == (200, True)
     first, second = server.log("resource")
@@ -232,7 +230,7 @@ def test_the_token_follows_the_instance(
 def test_many_rejections_at_one_time_are_one_renewal(http: Http, server: Server, alice: evergrant.Session) -> None:
     alice.access_token()
     server.set(latency_ms=100)
-    server.post("/expire", {})
+    server.expire()
     before, many = server.renewals(), 32
     if http.is_async:
 
@@ -249,7 +247,7 @@ def test_many_rejections_at_one_time_are_one_renewal(http: Http, server: Server,
 
 def test_what_the_session_cannot_do_is_said(http: Http, server: Server, alice: evergrant.Session) -> None:
     alice.access_token()
-    server.post("/revoke", {"family": 0})
+    server.control("revoke", {"family": 0})
     with pytest.raises(evergrant.SignInRequired):
         http.get(server.url + PATH)
 
@@ -257,22 +255,20 @@ def test_what_the_session_cannot_do_is_said(http: Http, server: Server, alice: e
 @pytest.mark.parametrize("package", ["httpx-async", "httpx2-async"])
 def test_the_loop_goes_on_during_a_renewal(package: str, server: Server, alice: evergrant.Session) -> None:
     alice.access_token()
-    server.set(latency_ms=500)
-    server.post("/expire", {})
+    server.set(latency_ms=1000)
+    server.expire()
     http = Http(package, alice)
 
-    async def longest_pause() -> float:
-        request = asyncio.ensure_future(http.arequest("GET", server.url + PATH))
-        longest, then = 0.0, time.monotonic()
+    async def turns() -> int:
+        request, turns = asyncio.ensure_future(http.arequest("GET", server.url + PATH)), 0
         while not request.done():
             await asyncio.sleep(0.005)
-            now = time.monotonic()
-            longest, then = max(longest, now - then), now
+            turns += 1
         assert request.result().status_code == 200
-        return longest
+        return turns
 
-    # The renewal takes longer than this: were it waited for, no pause could be shorter.
-    assert http.runner.run(longest_pause()) < 0.4
+    # Were the renewal waited for in the loop, there would be a few before and after it.
+    assert http.runner.run(turns()) > 20
     http.close()
 
 
@@ -281,7 +277,7 @@ def test_one_auth_serves_many_http_clients(server: Server, alice: evergrant.Sess
 
     auth = alice.requests_auth()
     alice.access_token()
-    server.post("/expire", {})
+    server.expire()
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: requests.get(server.url + PATH, auth=auth, timeout=30), range(8)))
     assert {answer.status_code for answer in answers} == {200}
@@ -294,7 +290,7 @@ def test_a_prepared_request_is_healed_each_time(server: Server, alice: evergrant
     with requests.Session() as http:
         prepared = http.prepare_request(requests.Request("GET", server.url + PATH, auth=alice.requests_auth()))
         for rotations in (1, 2):
-            server.post("/expire", {})
+            server.expire()
             assert http.send(prepared, timeout=30).status_code == 200
             assert server.renewals() == rotations
 
