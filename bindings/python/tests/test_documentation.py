@@ -82,6 +82,7 @@ def test_the_readme(
     names["client"].close()
 
 
-def test_every_recipe_is_in_the_readme() -> None:
-    recipes = {path.name for path in (HERE.parent / "recipes").iterdir() if path.suffix == ".py"}
-    assert set(re.findall(r"\(recipes/([^)]*)\)", README)) == recipes
+def test_every_recipe_is_in_their_readme() -> None:
+    recipes = HERE.parent / "recipes"
+    files = {path.name for path in recipes.iterdir() if path.suffix == ".py"}
+    assert set(re.findall(r"\]\(([^/)]*\.py)\)", (recipes / "README.md").read_text())) == files
