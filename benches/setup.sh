@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the benchmarks need beyond tests/setup.sh: libcurl, a peer (Debian and Ubuntu), and for Python and Node the
-# peers beside our own packages out of dist/. Does nothing that is done.
+# Installs what the benchmarks need beyond tests/setup.sh: libcurl, a peer (Debian and Ubuntu), and for Python and Node
+# the peers beside our own packages out of dist/. Does nothing that is done.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
