@@ -279,7 +279,7 @@ export interface RenewOptions extends TokenOptions {
 }
 
 export interface CloseOptions extends WaitOptions {
-  /** How long to wait for renewals under way, in milliseconds. Default 5,000. */
+  /** How long to wait for renewals under way, in milliseconds. Default: the configuration's `exitWaitMs`. */
   maxWaitMs?: number | undefined;
 }
 
@@ -326,6 +326,8 @@ export interface SessionEntry {
 
 export interface SessionDescription extends SessionEntry {
   reason: Reason | (string & {}) | null;
+  /** The reason in words, and what to do. */
+  message?: string | null;
   generation: number;
   expiry: 'known' | 'assumed' | 'unknown';
   renewedAtS: number | null;
@@ -471,7 +473,7 @@ export interface Configuration {
   exchangeTimeoutMs?: number | undefined;
   /** How long a caller waits. Default 10,000. */
   maxWaitMs?: number | undefined;
-  /** How long a normal exit waits for renewals under way. Default 5,000. */
+  /** How long a close and a normal exit wait for renewals under way. Default 5,000. */
   exitWaitMs?: number | undefined;
   /** Threads for renewals, at one time. Default 32. */
   maxExchanges?: number | undefined;

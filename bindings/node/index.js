@@ -14,8 +14,6 @@ const PAGE = 100;
 /** How long one native wait for an event is. Nobody notices its end; it only bounds one that was given up. */
 const EVENTS_WAIT_MS = 30_000;
 
-const CLOSE_WAIT_MS = 5_000;
-
 export class Client {
   #handle;
 
@@ -90,7 +88,7 @@ export class Client {
   }
 
   /** @param {import('./index.js').CloseOptions} [options] */
-  async close({ maxWaitMs = CLOSE_WAIT_MS, signal } = {}) {
+  async close({ maxWaitMs, signal } = {}) {
     if (this.#handle.closed) return;
     check(signal);
     const closing = this.#call('client_close', { max_wait_ms: maxWaitMs }, { ref: false });

@@ -1,4 +1,6 @@
-"""Celery tasks that share one session. Run with: celery -A celery_tasks worker --max-tasks-per-child 100
+"""Celery tasks that share one session.
+
+    celery -A celery_tasks worker --max-tasks-per-child 100
 
 The client is opened before Celery forks its pool, and each process goes on with what it has inherited.
 """
@@ -8,10 +10,11 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import evergrant
 import requests
 from celery import Celery
 from celery.signals import worker_process_shutdown
+
+import evergrant
 
 app = Celery("tasks")
 

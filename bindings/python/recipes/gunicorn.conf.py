@@ -1,4 +1,4 @@
-"""The hook that gunicorn_app.py needs. gunicorn reads this file from its working directory, or with --config."""
+"""The hook that gunicorn_app.py needs. gunicorn reads this file if it is in its working directory."""
 
 from __future__ import annotations
 

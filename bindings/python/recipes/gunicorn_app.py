@@ -1,6 +1,8 @@
-"""A WSGI application that shares one session among gunicorn's workers. Run with: gunicorn gunicorn_app:app
+"""A WSGI application that shares one session among gunicorn's workers.
 
-gunicorn.conf.py preloads it: the client is opened once, before the fork, and each worker goes on with what it has
+    gunicorn --config gunicorn.conf.py gunicorn_app:app
+
+That file preloads it: the client is opened once, before the fork, and each worker goes on with what it has
 inherited. Without preloading each worker opens its own on the same store, which is as good.
 """
 
@@ -10,8 +12,9 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import evergrant
 import requests
+
+import evergrant
 
 client = evergrant.Client(config_file=os.environ["EVERGRANT_CONFIG"])
 alice = client.session("alice")

@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import evergrant
 import httpx2
 import mcp
 from mcp.client.streamable_http import streamable_http_client
+
+import evergrant
 
 
 @asynccontextmanager

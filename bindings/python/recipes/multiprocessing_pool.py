@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.pool import Pool
 
-import evergrant
 import requests
+
+import evergrant
 
 client = evergrant.Client(config_file=os.environ["EVERGRANT_CONFIG"])
 alice = client.session("alice")

@@ -6,7 +6,7 @@
     sf.mdapi.describe_metadata()
 
 simple-salesforce copies the session id, when it is given one, to where each API wants it: into `Authorization`, into
-`X-SFDC-Session` and into the envelope's `<sessionId>`. So it is given a placeholder, and each request that it makes gets
+`X-SFDC-Session` and into the envelope's `<sessionId>`. So it is given a placeholder. Each request that it makes gets
 the session's token in the placeholder's place, and goes to the instance that the token is for.
 """
 
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import evergrant
 import requests
-import simple_salesforce
+from simple_salesforce import api
 from simple_salesforce.metadata import SfdcMetadataApi
+
+import evergrant
 
 _PLACEHOLDER = "THE-TOKEN-IS-PUT-HERE"
 
@@ -43,6 +44,9 @@ class _Http(requests.Session):
     def _send(
         self, token: evergrant.Token, method: str, url: str, headers: Any = None, data: Any = None, **options: Any
     ) -> requests.Response:
+        url = token["instance_url"].rstrip("/") + url.removeprefix(self.instance)
+        if not self._session.allows(url):
+            raise requests.exceptions.InvalidURL(f"the session's token may not go to {url}: see the key origins")
         access_token = token.access_token
         headers = {name: value.replace(_PLACEHOLDER, access_token) for name, value in (headers or {}).items()}
         if isinstance(data, str):
@@ -51,12 +55,11 @@ class _Http(requests.Session):
             data = data.replace(_PLACEHOLDER.encode(), access_token.encode())
         # A redirect would take the token along to wherever it leads.
         options["allow_redirects"] = False
-        url = token["instance_url"].rstrip("/") + url.removeprefix(self.instance)
         return super().request(method, url, headers=headers, data=data, **options)
 
 
-class Salesforce(simple_salesforce.Salesforce):
-    """Takes all options of simple_salesforce.Salesforce that do not sign in. Its `session_id` is of no use elsewhere."""
+class Salesforce(api.Salesforce):
+    """Takes the options of simple_salesforce.Salesforce that do not sign in. Its `session_id` is the placeholder."""
 
     def __init__(self, session: evergrant.Session, **options: Any) -> None:
         http = _Http(session)
@@ -65,7 +68,7 @@ class Salesforce(simple_salesforce.Salesforce):
 
     @property
     def mdapi(self) -> SfdcMetadataApi:
-        api = super().mdapi
-        # The SOAP client brings a requests session of its own.
-        api._client.transport.session = self.session  # noqa: SLF001
-        return api
+        mdapi = super().mdapi
+        # Its SOAP client brings a requests session of its own.
+        mdapi._client.transport.session = self.session
+        return mdapi

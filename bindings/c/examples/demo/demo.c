@@ -594,21 +594,21 @@ static void refused(void)
     struct counters before = counters();
     check_count(evergrant_session_renew(client, SESSION, old, NULL, NULL, &error), EVERGRANT_STATUS_SIGN_IN_REQUIRED,
                 "the status of the first call");
-    check_member(evergrant_error_json(error), "reason", "expired_or_revoked");
+    check_member(evergrant_error_json(error), "reason", "used_elsewhere_or_revoked");
     evergrant_error_free(error);
     check_seen(before, 1, 1, 0, 0);
 
     before = counters();
     check_count(evergrant_session_token(client, SESSION, NULL, NULL, &error), EVERGRANT_STATUS_SIGN_IN_REQUIRED,
                 "the status of the second call");
-    check_member(evergrant_error_json(error), "reason", "expired_or_revoked");
+    check_member(evergrant_error_json(error), "reason", "used_elsewhere_or_revoked");
     evergrant_error_free(error);
     struct process next = start("token", config, -1);
     hear(next, line, sizeof line);
     end(next);
     check(strncmp(line, "SIGN_IN_REQUIRED ", 17) == 0, "the next process is refused as well");
     check_seen(before, 0, 0, 0, 0);
-    tell("a revoked session", "SIGN_IN_REQUIRED, reason expired_or_revoked");
+    tell("a revoked session", "SIGN_IN_REQUIRED, reason used_elsewhere_or_revoked");
     tell_more("the site saw 1 request for the first call, 0 for a second and for another process");
     evergrant_string_free(old);
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from requests.auth import AuthBase
 from requests.exceptions import UnrewindableBodyError
@@ -57,7 +57,9 @@ def _put(request: PreparedRequest, token: str) -> None:
 
 
 def _rewound(request: PreparedRequest) -> bool:
-    if request.body is None or isinstance(request.body, (bytes, str)):
+    # Also a file or an iterator, whatever its annotation says.
+    body = cast("object", request.body)
+    if body is None or isinstance(body, (bytes, str)):
         return True
     try:
         rewind_body(request)

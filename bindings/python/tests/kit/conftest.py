@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import evergrant
 import pytest
+
+import evergrant
 from http_clients import PACKAGES, Http
 from origin import Origin
 from server import Server

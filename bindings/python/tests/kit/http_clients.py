@@ -19,10 +19,11 @@ class Http:
         self.package = package
         if package == "requests":
             import requests
+            from requests.adapters import HTTPAdapter
 
             self.client: Any = requests.Session()
             self.client.auth = session.requests_auth()
-            self.client.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=self.concurrent_limit))
+            self.client.mount("http://", HTTPAdapter(pool_maxsize=self.concurrent_limit))
             return
         if package.startswith("httpx2"):
             import httpx2 as module

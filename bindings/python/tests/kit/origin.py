@@ -50,7 +50,7 @@ class Origin:
 
             do_GET = do_POST = do_PUT = handle_any  # noqa: N815
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -52,7 +52,7 @@ class SalesforceApi:
 
             do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
-            def log_message(self, *_: Any) -> None:
+            def log_message(self, format: str, *args: Any) -> None:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -79,7 +79,7 @@ class SalesforceApi:
 
     @staticmethod
     def _post(url: str, body: bytes, headers: dict[str, str]) -> Any:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:
             return json.loads(answer.read() or b"null")
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -158,9 +158,10 @@ class SalesforceApi:
 
     # ---- Metadata ----
 
-    def _metadata(self, _method: str, _path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def _metadata(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         found = re.search(rb"<(?:[\w-]+:)?Body>\s*<(?:[\w-]+:)?(\w+)", body)
         operation = found.group(1).decode() if found else ""
+        assert method == "POST", path
         result = {
             "describeMetadata": "<metadataObjects><directoryName>classes</directoryName><inFolder>false</inFolder>"
             "<metaFile>true</metaFile><suffix>cls</suffix><xmlName>ApexClass</xmlName></metadataObjects>"

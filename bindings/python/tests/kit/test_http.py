@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import evergrant
 import pytest
+
+import evergrant
 from http_clients import Http
 from origin import Origin
 from server import Server
@@ -31,7 +32,7 @@ def test_sends_the_token(http: Http, server: Server, alice: evergrant.Session) -
 def test_heals_a_rejection_on_the_same_connection(http: Http, server: Server, alice: evergrant.Session) -> None:
     rejected = alice.access_token()
     before = server.renewals()
-    server.post("/expire", {})
+    server.expire()
     assert http.get(server.url + PATH).json()["path"] == PATH
     assert server.renewals() == before + 1
     first, second = server.log("resource")
@@ -86,9 +87,7 @@ def test_replays_the_body(
     assert server.renewals() == 1
 
 
-def test_replays_a_file_that_can_be_rewound(
-    server: Server, sign_in: SignIn, origin: Origin, tmp_path: Path
-) -> None:
+def test_replays_a_file_that_can_be_rewound(server: Server, sign_in: SignIn, origin: Origin, tmp_path: Path) -> None:
     http = Http("requests", sign_in(origins=[origin.url]))
     (tmp_path / "file").write_bytes(b"skipped, sent")
     with (tmp_path / "file").open("rb") as file:
@@ -123,7 +122,7 @@ def test_a_body_that_cannot_be_replayed_gets_its_answer_and_the_next_a_new_token
 
 def test_heals_a_streamed_answer(http: Http, server: Server, alice: evergrant.Session) -> None:
     alice.access_token()
-    server.post("/expire", {})
+    server.expire()
     status, body = http.stream(server.url + PATH)
     assert (status, PATH.encode() in body) == (200, True)
     first, second = server.log("resource")
@@ -232,7 +231,7 @@ def test_the_token_follows_the_instance(
 def test_many_rejections_at_one_time_are_one_renewal(http: Http, server: Server, alice: evergrant.Session) -> None:
     alice.access_token()
     server.set(latency_ms=100)
-    server.post("/expire", {})
+    server.expire()
     before, many = server.renewals(), 32
     if http.is_async:
 
@@ -249,7 +248,7 @@ def test_many_rejections_at_one_time_are_one_renewal(http: Http, server: Server,
 
 def test_what_the_session_cannot_do_is_said(http: Http, server: Server, alice: evergrant.Session) -> None:
     alice.access_token()
-    server.post("/revoke", {"family": 0})
+    server.control("revoke", {"family": 0})
     with pytest.raises(evergrant.SignInRequired):
         http.get(server.url + PATH)
 
@@ -258,7 +257,7 @@ def test_what_the_session_cannot_do_is_said(http: Http, server: Server, alice: e
 def test_the_loop_goes_on_during_a_renewal(package: str, server: Server, alice: evergrant.Session) -> None:
     alice.access_token()
     server.set(latency_ms=500)
-    server.post("/expire", {})
+    server.expire()
     http = Http(package, alice)
 
     async def longest_pause() -> float:
@@ -281,7 +280,7 @@ def test_one_auth_serves_many_http_clients(server: Server, alice: evergrant.Sess
 
     auth = alice.requests_auth()
     alice.access_token()
-    server.post("/expire", {})
+    server.expire()
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: requests.get(server.url + PATH, auth=auth, timeout=30), range(8)))
     assert {answer.status_code for answer in answers} == {200}
@@ -294,7 +293,7 @@ def test_a_prepared_request_is_healed_each_time(server: Server, alice: evergrant
     with requests.Session() as http:
         prepared = http.prepare_request(requests.Request("GET", server.url + PATH, auth=alice.requests_auth()))
         for rotations in (1, 2):
-            server.post("/expire", {})
+            server.expire()
             assert http.send(prepared, timeout=30).status_code == 200
             assert server.renewals() == rotations
 

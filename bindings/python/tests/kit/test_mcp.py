@@ -10,16 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import evergrant
 import httpx2
 import mcp
-import mcp_client
 import pytest
 import uvicorn
 from mcp.server import MCPServer
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context
+from pydantic import AnyHttpUrl
+
+import evergrant
+import mcp_client
+from server import Server
 
 SignIn = Callable[..., evergrant.Session]
 
@@ -34,7 +37,7 @@ class Introspection:
         self.rejected: list[str] = []
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        async with httpx2.AsyncClient(headers=self.headers, verify=False) as http:  # noqa: S501
+        async with httpx2.AsyncClient(headers=self.headers, verify=False) as http:
             answer = (await http.post(self.url, data={"token": token})).json()
         if not answer["active"]:
             self.rejected.append(token)
@@ -48,7 +51,8 @@ class Tools:
 
     def __init__(self, server: Server) -> None:
         self.tokens = Introspection(server)
-        auth = AuthSettings(issuer_url=server.url, resource_server_url=server.url, validate_token_resource=False)
+        url = AnyHttpUrl(server.url)
+        auth = AuthSettings(issuer_url=url, resource_server_url=url, validate_token_resource=False)
         tools = MCPServer("tools", auth=auth, token_verifier=self.tokens)
 
         @tools.tool()
@@ -85,7 +89,7 @@ class Tools:
 
 @pytest.fixture
 def server(start_server: Callable[..., Server]) -> Server:
-    return start_server("--mode", "generic", "--rotation", "strict", "--set", "access_token_life_ms=4000")
+    return start_server(mode="generic", access_token_life_ms=4000)
 
 
 @pytest.fixture
@@ -117,9 +121,7 @@ def number(result: Any) -> int:
     return int(result.content[0].text)
 
 
-def test_one_mcp_session_lives_through_many_tokens(
-    tools: Tools, server: Server, sign_in: SignIn, mode: str
-) -> None:
+def test_one_mcp_session_lives_through_many_tokens(tools: Tools, server: Server, sign_in: SignIn, mode: str) -> None:
     session = sign_in(renew_before_s=2)
 
     async def use() -> None:
@@ -133,9 +135,7 @@ def test_one_mcp_session_lives_through_many_tokens(
     assert tools.tokens.rejected == []
 
 
-def test_one_mcp_session_lives_through_a_rejection(
-    tools: Tools, server: Server, sign_in: SignIn, mode: str
-) -> None:
+def test_one_mcp_session_lives_through_a_rejection(tools: Tools, server: Server, sign_in: SignIn, mode: str) -> None:
     server.set(access_token_life_ms=3_600_000)
     session = sign_in()
 
@@ -143,7 +143,7 @@ def test_one_mcp_session_lives_through_a_rejection(
         async with mcp_client.connect(session, tools.url, mode=mode) as client:
             assert number(await client.call_tool("add", {"a": 1, "b": 2})) == 3
             for rotations in (1, 2):
-                server.post("/expire", {})
+                server.expire()
                 assert number(await client.call_tool("add", {"a": 3, "b": 4})) == 7
                 assert server.renewals() == rotations
 
@@ -151,16 +151,14 @@ def test_one_mcp_session_lives_through_a_rejection(
     assert len(tools.tokens.rejected) == 2
 
 
-def test_many_calls_with_a_dead_token_are_one_renewal(
-    tools: Tools, server: Server, sign_in: SignIn, mode: str
-) -> None:
+def test_many_calls_with_a_dead_token_are_one_renewal(tools: Tools, server: Server, sign_in: SignIn, mode: str) -> None:
     server.set(access_token_life_ms=3_600_000)
     session = sign_in()
 
     async def use() -> None:
         async with mcp_client.connect(session, tools.url, mode=mode) as client:
             assert number(await client.call_tool("add", {"a": 1, "b": 2})) == 3
-            server.post("/expire", {})
+            server.expire()
             results = await asyncio.gather(*(client.call_tool("add", {"a": n, "b": n}) for n in range(16)))
             assert [number(result) for result in results] == [2 * n for n in range(16)]
 
@@ -171,11 +169,11 @@ def test_many_calls_with_a_dead_token_are_one_renewal(
 def test_a_call_may_last_longer_than_its_token(tools: Tools, server: Server, sign_in: SignIn, mode: str) -> None:
     server.set(access_token_life_ms=2000)
     session = sign_in()
-    progress: list[float] = []
+    steps: list[float] = []
 
-    async def note(step: float, total: float | None, message: str | None) -> None:
+    async def note(progress: float, total: float | None, message: str | None) -> None:
         assert (total, message) == (4, None)
-        progress.append(step)
+        steps.append(progress)
 
     async def use() -> None:
         async with mcp_client.connect(session, tools.url, mode=mode) as client:
@@ -184,7 +182,7 @@ def test_a_call_may_last_longer_than_its_token(tools: Tools, server: Server, sig
             assert number(await client.call_tool("add", {"a": 1, "b": 1})) == 2
 
     asyncio.run(use())
-    assert progress == [0, 1, 2, 3]
+    assert steps == [0, 1, 2, 3]
     assert server.renewals() >= 1
 
 
@@ -200,7 +198,7 @@ def test_the_stream_of_a_session_outlives_its_token(tools: Tools, server: Server
                 heard.set()
 
         async with mcp_client.connect(session, tools.url, mode="legacy", message_handler=hear) as client:
-            server.post("/expire", {})
+            server.expire()
             assert not (await client.call_tool("announce", {})).is_error
             await asyncio.wait_for(heard.wait(), 30)
 
@@ -214,7 +212,7 @@ def test_a_session_that_has_ended_says_so(tools: Tools, server: Server, sign_in:
 
     async def use() -> None:
         async with mcp_client.connect(session, tools.url) as client:
-            server.post("/revoke", {"family": 0})
+            server.control("revoke", {"family": 0})
             await client.call_tool("add", {"a": 1, "b": 1})
 
     with pytest.raises(BaseException) as raised:  # noqa: PT011

@@ -1,5 +1,7 @@
-"""The recipe for simple-salesforce, with the real package, against an HTTP server that wants the session id where each
-API carries it."""
+"""The recipe for simple-salesforce, with the real package.
+
+The server wants the session id where each API carries it.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import evergrant
 import pytest
+import requests
 import zeep.exceptions
-from salesforce_api import SalesforceApi
 from simple_salesforce import exceptions
+
+import evergrant
+from salesforce_api import SalesforceApi
+from server import Server
 
 SignIn = Callable[..., evergrant.Session]
 
@@ -116,13 +121,13 @@ def test_it_follows_the_org_to_another_instance(
 
 def test_many_threads_with_a_dead_token_are_one_renewal(sf: Any, server: Server) -> None:
     sf.query("SELECT Id FROM Account")
-    server.post("/expire", {})
+    server.expire()
     failures: list[BaseException] = []
 
     def query() -> None:
         try:
             sf.query("SELECT Id FROM Account")
-        except BaseException as failure:  # noqa: BLE001
+        except BaseException as failure:
             failures.append(failure)
 
     threads = [threading.Thread(target=query) for _ in range(16)]
@@ -163,6 +168,15 @@ def test_another_url_gets_no_token(sf: Any, start_api: Callable[[], SalesforceAp
     answer = sf.session.get(f"{elsewhere.url}/services/data/", headers=sf.headers, timeout=30)
     assert answer.status_code == 401
     assert elsewhere.calls == [("rest", "GET", "/services/data/", False)]
+
+
+def test_only_origins_of_the_session_get_the_token(api: SalesforceApi, sign_in: SignIn) -> None:
+    from simple_salesforce_session import Salesforce
+
+    sf = Salesforce(sign_in(origins=["https://example.com"]))
+    with pytest.raises(requests.exceptions.InvalidURL, match="origins"):
+        sf.query("SELECT Id FROM Account")
+    assert api.calls == []
 
 
 def test_simple_salesforce_has_the_version_that_the_recipe_was_written_for() -> None:

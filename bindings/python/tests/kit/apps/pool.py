@@ -1,4 +1,4 @@
-"""Runs the recipe for multiprocessing: `pool.py load URL GENERATIONS` or `pool.py leave TASKS_PER_WORKER`. Prints JSON."""
+"""Runs the recipe for multiprocessing: `pool.py load URL GENERATIONS` or `pool.py leave TASKS_PER_WORKER`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def load(url: str, generations: int) -> None:
     with recipe.pool(processes=4, tasks_per_worker=5) as pool:
         while (recipe.alice.token().generation or 0) < generations:
             answers += pool.map(use, [url] * 20, chunksize=1)
-    print(json.dumps(answers))
+    sys.stdout.write(json.dumps(answers))
 
 
 def leave(tasks_per_worker: int) -> None:
     with recipe.pool(1, tasks_per_worker) as pool:
-        print(json.dumps(pool.apply(leave_a_renewal_open, [None])))
+        sys.stdout.write(json.dumps(pool.apply(leave_a_renewal_open, [None])))
 
 
 if __name__ == "__main__":

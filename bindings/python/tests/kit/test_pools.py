@@ -1,5 +1,7 @@
-"""The recipes for process pools, with the real thing: multiprocessing, Celery and gunicorn. Workers are recycled all the
-time, and one session stays renewed with one request for each life of a token."""
+"""The recipes for process pools, with the real thing: multiprocessing, Celery and gunicorn.
+
+Workers are recycled all the time, and one session stays renewed with one request for each life of a token.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,15 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import celery
-import evergrant
 import httpx
 import pytest
+
+import evergrant
 from server import LIMIT_S, Server, wait_for
 
 HERE = Path(__file__).parent
@@ -60,8 +64,8 @@ def assert_one_renewal_for_each_life(server: Server) -> None:
     assert len(renewals) >= GENERATIONS - 1
     assert {(renewal["outcome"], renewal["reply"]) for renewal in renewals} == {("ok", "written")}
     times = [renewal["at_ms"] for renewal in renewals]
-    assert min(later - earlier for earlier, later in zip(times, times[1:], strict=False)) >= LEAST_GAP_MS
-    first = server.get("/tokens")[0]["access_tokens"][0]["token"]
+    assert min(later - earlier for earlier, later in pairwise(times)) >= LEAST_GAP_MS
+    first = server.control("tokens")[0]["access_tokens"][0]["token"]
     lives = [first, *(renewal["issued_access_token"] for renewal in renewals)]
     used = {entry["token"] for entry in server.log("resource")}
     # The first may have ended before the workers were there, and the last may not be used any more.
@@ -100,7 +104,7 @@ def running(command: list[str], environment: dict[str, str], log: Path) -> Itera
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        print(log.read_text())
+        sys.stdout.write(log.read_text())
 
 
 # ---- multiprocessing ----
@@ -136,7 +140,7 @@ def test_a_worker_of_a_pool_that_ends_loses_nothing(
 def celery_app(environment: dict[str, str]) -> Iterator[celery.Celery]:
     """To send tasks with."""
     directory = environment["CELERY_DIRECTORY"]
-    folders = {name: f"{directory}/queue" for name in ("data_folder_in", "data_folder_out")}
+    folders = dict.fromkeys(("data_folder_in", "data_folder_out"), f"{directory}/queue")
     app = celery.Celery(broker="filesystem://", backend=f"file://{directory}/results")
     app.conf.broker_transport_options = {**folders, "control_folder": f"{directory}/control"}
     with app:
@@ -196,7 +200,15 @@ def gunicorn(
 ) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     socket = directory / "socket"
     command = [sys.executable, "-m", "gunicorn", "wsgi:app", "--config", str(RECIPES / "gunicorn.conf.py")]
-    command += ["--bind", f"unix:{socket}", "--no-control-socket", "--workers", str(workers), "--max-requests", str(max_requests)]
+    command += [
+        "--bind",
+        f"unix:{socket}",
+        "--no-control-socket",
+        "--workers",
+        str(workers),
+        "--max-requests",
+        str(max_requests),
+    ]
     with ExitStack() as stack:
         master = stack.enter_context(running(command, environment, directory / "log"))
         wait_for(lambda: socket.exists() or master.poll() is not None)
