@@ -25,7 +25,7 @@ README = (HERE.parent / "README.md").read_text()
 MODULES = [
     f"evergrant.{module.name}"
     for module in pkgutil.iter_modules(evergrant.__path__)
-    if module.name not in ("_requests", "_httpx")
+    if module.name.startswith("_") and module.name not in ("_requests", "_httpx")
 ]
 
 
