@@ -13,6 +13,8 @@ trap 'exit 1' HUP INT TERM
 rm -rf "$disk"
 mkdir -p "$disk"
 
+unset EVERGRANT_LIBRARY PYTHONPATH # what is installed is measured
+
 [ $# != 0 ] || set -- memory renewal herd start sessions size python node
 
 libdir=$(pkg-config --variable=libdir evergrant)
