@@ -32,17 +32,17 @@ export class Client implements AsyncDisposable {
   stats(options?: WaitOptions): Promise<Stats>;
 
   /**
-   * What happens, oldest first, until the client is closed. Only the latest events are kept: a gap in `n` says that some
-   * were missed.
+   * What happens, oldest first, until the client is closed. Only the latest events are kept: a gap in `n` says that
+   * some were missed.
    */
   events(options?: EventsOptions): AsyncGenerator<Event, void, undefined>;
 
   /**
-   * Lets renewals under way finish, ends every waiting and later call with `EVERGRANT_CLOSED`, and frees the client. May
-   * be called again.
+   * Lets renewals under way finish, ends every waiting and later call with `EVERGRANT_CLOSED`, and frees the client.
+   * May be called again.
    *
-   * @throws {EvergrantError} `EVERGRANT_TIMED_OUT`: a renewal was still under way after `maxWaitMs`. The client is closed
-   * and freed nevertheless; a later run settles the renewal.
+   * @throws {EvergrantError} `EVERGRANT_TIMED_OUT`: a renewal was still under way after `maxWaitMs`. The client is
+   * closed and freed nevertheless; a later run settles the renewal.
    */
   close(options?: CloseOptions): Promise<void>;
 
@@ -77,8 +77,8 @@ export class Session {
   readonly name: string;
 
   /**
-   * An access token that is valid now, for `Authorization: Bearer ...` (RFC 6750 section 2.1); renews it if need be (RFC
-   * 6749 section 6). From memory where that is possible.
+   * An access token that is valid now, for `Authorization: Bearer ...` (RFC 6750 section 2.1); renews it if need be
+   * (RFC 6749 section 6). From memory where that is possible.
    *
    * @throws {EvergrantError} `EVERGRANT_SIGN_IN_REQUIRED`: only a new sign-in helps; `EVERGRANT_UNAVAILABLE`: try again
    * after `retryAfterMs`; `EVERGRANT_REFUSED`: correct the configuration; `EVERGRANT_TIMED_OUT`: the renewal goes on
@@ -96,8 +96,8 @@ export class Session {
   token(options?: TokenOptions): Promise<Token>;
 
   /**
-   * A newer token, after a resource server has rejected one (see {@link isRejection}). If somebody has renewed since, that
-   * token is the answer, and nothing is sent.
+   * A newer token, after a resource server has rejected one (see {@link isRejection}). If somebody has renewed since,
+   * that token is the answer, and nothing is sent.
    */
   renew(options?: RenewOptions): Promise<Token>;
 
@@ -136,8 +136,8 @@ export class Session {
 
   /**
    * The global `fetch` with the session's access token. A rejected token is renewed once, and the request repeated if
-   * its body can be. The token goes to the session's own origins only (see {@link allows}). Bound to the session: it can
-   * be handed to a package that takes a `fetch`.
+   * its body can be. The token goes to the session's own origins only (see {@link allows}). Bound to the session: it
+   * can be handed to a package that takes a `fetch`.
    */
   readonly fetch: (input: string | URL | Request, init?: RequestInit) => Promise<Response>;
 }
@@ -241,9 +241,9 @@ export type Reason =
 export function refresh(request: Configuration & { refreshToken: string }, options?: WaitOptions): Promise<Token>;
 
 /**
- * Whether a resource server's answer means "this access token is dead": a 401, except for bodies that are known never to
- * heal by renewing, and Salesforce's 403 with Bad_OAuth_Token. If so, call {@link Session.renew} with the rejected token,
- * and repeat the request once (RFC 6750 section 3.1).
+ * Whether a resource server's answer means "this access token is dead": a 401, except for bodies that are known never
+ * to heal by renewing, and Salesforce's 403 with Bad_OAuth_Token. If so, call {@link Session.renew} with the rejected
+ * token, and repeat the request once (RFC 6750 section 3.1).
  */
 export function isRejection(status: number, body?: string | null): boolean;
 
@@ -258,7 +258,9 @@ export interface TokenAnswer {
 }
 
 export interface WaitOptions {
-  /** Ends the wait: the promise is rejected with the signal's reason. What the call does goes on, a renewal above all. */
+  /**
+   * Ends the wait: the promise is rejected with the signal's reason. What the call does goes on, a renewal above all.
+   */
   signal?: AbortSignal | undefined;
 }
 
@@ -277,7 +279,7 @@ export interface RenewOptions extends TokenOptions {
 }
 
 export interface CloseOptions extends WaitOptions {
-  /** How long to wait for renewals under way, in milliseconds. Default 5,000. */
+  /** How long to wait for renewals under way, in milliseconds. Default: the configuration's `exitWaitMs`. */
   maxWaitMs?: number | undefined;
 }
 
@@ -324,6 +326,8 @@ export interface SessionEntry {
 
 export interface SessionDescription extends SessionEntry {
   reason: Reason | (string & {}) | null;
+  /** The reason in words, and what to do. */
+  message?: string | null;
   generation: number;
   expiry: 'known' | 'assumed' | 'unknown';
   renewedAtS: number | null;
@@ -432,7 +436,9 @@ export interface Configuration {
   /** The `User-Agent` header. */
   userAgent?: string | undefined;
 
-  /** `sqlite:PATH`, or `memory:` (private to the client). Default: one file for each `clientId` in the home directory. */
+  /**
+   * `sqlite:PATH`, or `memory:` (private to the client). Default: one file for each `clientId` in the home directory.
+   */
   store?: string | undefined;
   /** Which sessions of the store are this client's. Default: token endpoint and `clientId`. */
   namespace?: string | undefined;
@@ -467,7 +473,7 @@ export interface Configuration {
   exchangeTimeoutMs?: number | undefined;
   /** How long a caller waits. Default 10,000. */
   maxWaitMs?: number | undefined;
-  /** How long a normal exit waits for renewals under way. Default 5,000. */
+  /** How long a close and a normal exit wait for renewals under way. Default 5,000. */
   exitWaitMs?: number | undefined;
   /** Threads for renewals, at one time. Default 32. */
   maxExchanges?: number | undefined;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tests the npm packages as users get them: installs the tarballs of dist/ (or of EVERGRANT_DIST) into build/node-project.
+# Tests the npm packages as users get them: installs the tarballs of EVERGRANT_DIST (dist/) into build/node-project.
 #   test.sh              an install into an empty project, then all tests
 #   test.sh FILE...      these tests only, named as in bindings/node/test
 #   test.sh check        types and packaging: tsc, publint, attw
@@ -16,29 +16,33 @@ npm() {
 	command npm --no-audit --no-fund --no-update-notifier --loglevel=error "$@"
 }
 
-# An install that is left from the last run is as good as new if its lock file is.
-mkdir -p "$project"
-find "$project" -mindepth 1 -maxdepth 1 ! -name node_modules ! -name kit -exec rm -rf {} +
-[ ! -d "$project/kit" ] || find "$project/kit" -mindepth 1 -maxdepth 1 ! -name node_modules -exec rm -rf {} +
-(cd "$here/test" && tar cf - --exclude node_modules .) | tar xf - -C "$project"
-for dir in "$project" "$project/kit"; do
-	cmp -s "$dir/package-lock.json" "$dir/node_modules/.installed-lock.json" && continue
+# As in the source tree, but what is installed is around it. An install of the last run is as good as new if its lock
+# file is; the packages under test are installed anew.
+mkdir -p "$project/test/kit"
+mv "$project/test/kit/node_modules" "$project/kit_modules" 2>/dev/null || :
+rm -rf "$project/test" "$project/recipes"
+mkdir -p "$project/test"
+(cd "$here" && tar cf - --exclude node_modules test recipes) | tar xf - -C "$project"
+mv "$project/kit_modules" "$project/test/kit/node_modules" 2>/dev/null || :
+mv "$project/test/package.json" "$project/test/package-lock.json" "$project"
+for dir in "$project" "$project/test/kit"; do
+	cmp -s "$dir/package-lock.json" "$dir/node_modules/.lock.json" && continue
 	(cd "$dir" && npm ci --ignore-scripts)
-	cp "$dir/package-lock.json" "$dir/node_modules/.installed-lock.json"
+	cp "$dir/package-lock.json" "$dir/node_modules/.lock.json"
 done
 rm -rf "$project/node_modules/evergrant" "$project/node_modules/evergrant-linux-x64"
 # shellcheck disable=SC2086 # a list
 (cd "$project" && npm install --no-save --no-package-lock --ignore-scripts $tarballs)
-[ ! -d "$here/recipes" ] || cp -R "$here/recipes" "$project"
-cd "$project"
+cd "$project/test"
 
 if [ "${1-}" = check ]; then
-	npx --no-install tsc -p "$here"
+	npx --no-install tsc -p types/lib.json
 	npx --no-install tsc -p types
 	for tarball in $tarballs; do
 		npx --no-install publint --strict "$tarball"
 	done
-	npx --no-install attw --profile esm-only "$dist"/evergrant-[0-9]*.tgz
+	# Node 20.19 and later require() ES modules.
+	npx --no-install attw --ignore-rules cjs-resolves-to-esm -- "$dist"/evergrant-[0-9]*.tgz
 	exit
 fi
 
@@ -55,7 +59,8 @@ if [ $# = 0 ]; then
 	[ "$version" = "$(node -e 'import("evergrant").then(({ version }) => console.log(version))')" ]
 	[ "$version" = "$(node -p 'require("evergrant/package.json").version')" ]
 	[ "$(find node_modules -name package.json -path '*evergrant*' -maxdepth 2 | wc -l)" = 2 ]
-	cd "$project"
+	cd "$project/test"
+	OIDC_ACCESS_TOKEN_LIFE_S=2 "$EVERGRANT_ROOT/tests/oidc/run.sh" node oidc.mjs
 	set -- *.test.mjs kit/*.test.mjs
 fi
 exec node --test --test-reporter=spec --test-concurrency=1 "$@"

@@ -7,9 +7,8 @@ use std::future::Future;
 use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
 use std::time::Instant;
 
 use super::lock;
@@ -42,38 +41,47 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
         return value;
     }
     // It has to wait: from here on it must be able to wake this thread, and nothing was promised to the first look.
-    let parked = Arc::new(Parked { thread: thread::current(), woken: AtomicBool::new(true) });
-    let waker = Waker::from(Arc::clone(&parked));
+    let sleeper = Arc::new(Sleeper::default());
+    let waker = Waker::from(Arc::clone(&sleeper));
     loop {
-        parked.woken.store(false, Ordering::Release);
         let (poll, next) = look(future.as_mut(), &waker);
         if let Poll::Ready(value) = poll {
             return value;
         }
-        // The host may unpark its threads, too.
-        while !parked.woken.load(Ordering::Acquire) {
-            match next.map(|next| next.saturating_duration_since(Instant::now())) {
-                Some(left) if left.is_zero() => break,
-                Some(left) => thread::park_timeout(left),
-                None => thread::park(),
-            }
-        }
+        sleeper.sleep(next);
     }
 }
 
-struct Parked {
-    thread: Thread,
-    woken: AtomicBool,
+/// A thread that waits. Not by `thread::park()`: a host in Rust may use that for its own ends.
+#[derive(Default)]
+struct Sleeper {
+    woken: Mutex<bool>,
+    bell: Condvar,
 }
 
-impl Wake for Parked {
+impl Sleeper {
+    /// Until somebody wakes it, or has since it slept last.
+    fn sleep(&self, until: Option<Instant>) {
+        let mut woken = lock(&self.woken);
+        while !*woken {
+            woken = match until.map(|until| until.saturating_duration_since(Instant::now())) {
+                Some(left) if left.is_zero() => break,
+                Some(left) => self.bell.wait_timeout(woken, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.bell.wait(woken).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        *woken = false;
+    }
+}
+
+impl Wake for Sleeper {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, Ordering::Release);
-        self.thread.unpark();
+        *lock(&self.woken) = true;
+        self.bell.notify_one();
     }
 }
 
@@ -119,7 +127,9 @@ impl Task {
             let task = Arc::downgrade(&self);
             let wake = move || _ = task.upgrade().map(Task::schedule);
             let delay = next.saturating_duration_since(Instant::now());
-            self.carriers.run_later(delay, CARRIERS, Box::new(wake));
+            let (carriers, task) = (Arc::clone(&self.carriers), Arc::downgrade(&self));
+            drop(self);
+            carriers.run_later(delay, CARRIERS, task, Box::new(wake));
         }
     }
 }

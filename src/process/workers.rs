@@ -2,10 +2,11 @@
 //!
 //! A caller's wait is cut loose from its exchange: the exchange always finishes and always settles.
 
+use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ struct Queue {
 
 struct Later {
     due: Instant,
+    wanted_by: Weak<dyn Any + Send + Sync>,
     job: Job,
 }
 
@@ -68,10 +70,16 @@ impl Workers {
         Ok(())
     }
 
-    /// Runs `job` after `delay`, if a thread can be started.
-    pub fn run_later(self: &Arc<Self>, delay: Duration, limit: usize, job: Job) {
+    /// Runs `job` after `delay`, if a thread can be started, and if whoever wants it still exists then.
+    pub fn run_later(
+        self: &Arc<Self>,
+        delay: Duration,
+        limit: usize,
+        wanted_by: Weak<dyn Any + Send + Sync>,
+        job: Job,
+    ) {
         let mut queue = lock(&self.queue);
-        queue.later.push(Reverse(Later { due: Instant::now() + delay, job }));
+        queue.later.push(Reverse(Later { due: Instant::now() + delay, wanted_by, job }));
         self.provide(&mut queue, limit);
         self.wake(queue);
     }
@@ -105,9 +113,15 @@ impl Workers {
         let mut idle_since = Instant::now();
         loop {
             let now = Instant::now();
-            while queue.later.peek().is_some_and(|Reverse(later)| later.due <= now) {
+            while let Some(Reverse(later)) = queue.later.peek() {
+                let wanted = later.wanted_by.strong_count() > 0;
+                if wanted && later.due > now {
+                    break;
+                }
                 let Some(Reverse(later)) = queue.later.pop() else { break };
-                queue.ready.push_back(later.job);
+                if wanted {
+                    queue.ready.push_back(later.job);
+                }
             }
             if let Some(job) = queue.ready.pop_front() {
                 drop(queue);
@@ -119,8 +133,8 @@ impl Workers {
             }
             let left = IDLE.saturating_sub(now - idle_since);
             let wait = match queue.later.peek() {
-                // One thread stays for what is due later.
-                Some(Reverse(later)) if queue.idle == 0 => later.due - now,
+                // One thread stays for what is due later, and looks whether it is still wanted.
+                Some(Reverse(later)) if queue.idle == 0 => IDLE.min(later.due - now),
                 _ if left.is_zero() => break,
                 Some(Reverse(later)) => left.min(later.due - now),
                 None => left,
@@ -174,10 +188,23 @@ mod tests {
         let _ = workers.run(1, Box::new(|| panic::resume_unwind(Box::new("on purpose"))));
         let due = Duration::from_millis(2300);
         let asked = Instant::now();
-        workers.run_later(due, 1, Box::new(move || send.send(Instant::now()).unwrap()));
+        let wants: Arc<dyn Any + Send + Sync> = Arc::new(());
+        workers.run_later(due, 1, Arc::downgrade(&wants), Box::new(move || send.send(Instant::now()).unwrap()));
         let ran = receive.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(ran - asked >= due);
         wait_for(|| lock(&workers.queue).threads == 0);
+    }
+
+    #[test]
+    fn no_thread_stays_for_what_nobody_wants_any_more() {
+        let workers = Arc::new(Workers::default());
+        let (send, receive) = mpsc::channel();
+        let wants: Arc<dyn Any + Send + Sync> = Arc::new(());
+        let job = Box::new(move || send.send(()).unwrap());
+        workers.run_later(Duration::from_secs(3600), 1, Arc::downgrade(&wants), job);
+        drop(wants);
+        wait_for(|| lock(&workers.queue).threads == 0);
+        assert!(receive.recv().is_err(), "it was dropped, not run");
     }
 
     #[test]

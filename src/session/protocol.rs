@@ -393,6 +393,16 @@ fn settle_done(record: &Record, sent: &Sent, spent: &Arc<str>, answer: &Answer, 
     Some(next)
 }
 
+/// A server that does not rotate has answered to this very token before: nobody else's use has ended it.
+fn why_ended<'a>(record: &Record, spent: &Arc<str>, reason: &'a str) -> &'a str {
+    let answered =
+        |entry: &Arc<Entry>| entry.outcome == "done" && entry.refresh_token_fingerprint.as_ref() == Some(spent);
+    if reason == "used_elsewhere_or_revoked" && record.history.iter().any(answered) {
+        return "expired_or_revoked";
+    }
+    reason
+}
+
 fn settle_failure(
     record: &Record,
     sent: &Sent,
@@ -417,7 +427,7 @@ fn settle_failure(
             match next.secrets.spare.take() {
                 Some(spare) => next.promote(spare, spent),
                 None if sent.sends > 1 => next.end("rotation_lost"),
-                None => next.end(failure.reason),
+                None => next.end(why_ended(record, spent, failure.reason)),
             }
             return Some(next);
         }

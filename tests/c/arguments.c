@@ -11,6 +11,8 @@ static char too_long[TOO_LONG + 1];
 static char long_name[257];
 static char marker_text[] = "as it was";
 
+static evergrant_queue *queue;
+
 /* One call: `c` is a client or NULL, `a` is the argument under test. Outputs are all wanted. */
 typedef struct outputs {
     char *text;
@@ -49,6 +51,10 @@ CALL(list_after, evergrant_session_list(c, a, 10, &out->text, &out->error))
 CALL(introspect_session, evergrant_session_introspect(c, a, &out->text, &out->error))
 CALL(sign_out_session, evergrant_session_sign_out(c, a, &out->error))
 CALL(forget_session, evergrant_session_forget(c, a, &out->error))
+CALL(allows_session, evergrant_session_allows(c, a, "https://a.example", NULL, NULL, &out->error))
+CALL(allows_url, evergrant_session_allows(c, "s", a, NULL, NULL, &out->error))
+CALL(allows_first_url, evergrant_session_allows(c, "s", "https://a.example", a, NULL, &out->error))
+CALL(submit_call, evergrant_queue_submit(queue, c, 1, a, &out->error))
 CALL(start_request, evergrant_sign_in_start(c, a, &out->text, &out->error))
 CALL(finish_session, evergrant_sign_in_finish(c, a, "{}", "https://localhost/", &out->text, &out->error))
 CALL(finish_sign_in, evergrant_sign_in_finish(c, "s", a, "https://localhost/", &out->text, &out->error))
@@ -94,6 +100,10 @@ static const struct row {
     {"session_introspect", introspect_session, 1, "session", SESSION},
     {"session_sign_out", sign_out_session, 1, "session", SESSION},
     {"session_forget", forget_session, 1, "session", SESSION},
+    {"session_allows", allows_session, 1, "session", SESSION},
+    {"session_allows", allows_url, 1, "url", TEXT},
+    {"session_allows", allows_first_url, 1, "first_url", MAYBE},
+    {"queue_submit", submit_call, 0, "call_json", JSON},
     {"sign_in_start", start_request, 1, "request_json", JSON},
     {"sign_in_finish", finish_session, 1, "session", SESSION},
     {"sign_in_finish", finish_sign_in, 1, "sign_in_json", JSON},
@@ -166,6 +176,24 @@ static void without_reason(const evergrant_client *client)
     CHECK(text == marker_text && fresh_until_ms == 7);
 }
 
+static void queues(const evergrant_client *client)
+{
+    static const char call[] = "{\"call\":\"client_stats\"}";
+    evergrant_queue *opened = NULL;
+    evergrant_error *error = NULL;
+    char *text = marker_text;
+
+    CHECK_STATUS(evergrant_queue_submit(NULL, client, 1, call, &error), EVERGRANT_STATUS_INVALID_ARGUMENT, error);
+    CHECK_STATUS(evergrant_queue_submit(queue, NULL, 1, call, &error), EVERGRANT_STATUS_INVALID_ARGUMENT, error);
+    CHECK_STATUS(evergrant_queue_take(NULL, 0, &text, &error), EVERGRANT_STATUS_INVALID_ARGUMENT, error);
+    CHECK(text == marker_text);
+    CHECK_STATUS(evergrant_queue_take(queue, 0, NULL, &error), EVERGRANT_STATUS_OK, error);
+    CHECK_STATUS(evergrant_queue_open(&opened, NULL, &error), EVERGRANT_STATUS_OK, error);
+    evergrant_queue_free(opened);
+    CHECK_STATUS(evergrant_queue_open(NULL, NULL, &error), EVERGRANT_STATUS_OK, error);
+    evergrant_queue_free(NULL);
+}
+
 /* Outputs that are not wanted. */
 static void nothing_wanted(void)
 {
@@ -211,8 +239,10 @@ int main(void)
     memset(long_name, 'a', sizeof long_name - 1);
 
     CHECK_STATUS(evergrant_client_open(config, &client, &error), EVERGRANT_STATUS_OK, error);
+    CHECK_STATUS(evergrant_queue_open(&queue, NULL, &error), EVERGRANT_STATUS_OK, error);
     row_by_row(client);
     without_reason(client);
+    queues(client);
     nothing_wanted();
     members();
     if (client != NULL) {
@@ -220,5 +250,6 @@ int main(void)
         CHECK(evergrant_client_close(client, 0) == EVERGRANT_STATUS_OK);
         evergrant_client_free(client);
     }
+    evergrant_queue_free(queue);
     return done();
 }

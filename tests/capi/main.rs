@@ -41,7 +41,7 @@ fn functions_follow_the_conventions() {
         assert!(name.starts_with("evergrant_"), "{name}");
         assert_eq!(returns == "void", name.ends_with("_free"), "{name} returns {returns}");
         for (index, (kind, parameter)) in parameters.iter().enumerate() {
-            let output = kind.ends_with("**") || *kind == "int64_t *";
+            let output = kind.ends_with("**") || ["int64_t *", "int32_t *"].contains(kind);
             assert_eq!(output, parameter.ends_with("_out"), "{name}: {kind} {parameter}");
             assert_eq!(kind.starts_with("evergrant_error **"), *parameter == "error_out", "{name}: {kind} {parameter}");
             assert!(*parameter != "error_out" || index + 1 == parameters.len(), "{name}: error_out comes last");

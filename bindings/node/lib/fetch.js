@@ -1,5 +1,5 @@
 // `session.fetch`. Session has it as a bound property, so that it works detached, as the `fetch` of other libraries.
-import { isRejection } from './client.js';
+import { isRejection } from '../index.js';
 
 /** @typedef {import('../index.js').Session} Session */
 

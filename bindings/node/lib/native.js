@@ -1,5 +1,48 @@
 import koffi from 'koffi';
-import { EvergrantError, closed, invalid } from './errors.js';
+
+/** The names of the library's statuses that can end a call. */
+export const statuses = [
+  'INVALID_ARGUMENT',
+  'SIGN_IN_REQUIRED',
+  'REFUSED',
+  'UNAVAILABLE',
+  'TIMED_OUT',
+  'STORE',
+  'CLOSED',
+  'INTERNAL',
+];
+
+/** @typedef {Record<string, any> & { status: string, message: string }} Parts the JSON of an `evergrant_error` */
+
+export class EvergrantError extends Error {
+  /** @param {Parts} parts */
+  constructor(parts) {
+    super(parts.message);
+    // Callers match on codes: one that a later library adds is, as its contract says, an internal one.
+    this.code = `EVERGRANT_${statuses.includes(parts.status) ? parts.status : 'INTERNAL'}`;
+    if (parts.session !== undefined) this.session = parts.session;
+    if (parts.reason !== undefined) this.reason = parts.reason;
+    if (parts.outcome !== undefined) this.outcome = parts.outcome;
+    if (parts.error !== undefined) this.error = parts.error;
+    if (parts.error_description !== undefined) this.errorDescription = parts.error_description;
+    if (parts.error_uri !== undefined) this.errorUri = parts.error_uri;
+    if (parts.http_status !== undefined) this.httpStatus = parts.http_status;
+    if (parts.retry_after_ms !== undefined) this.retryAfterMs = parts.retry_after_ms;
+  }
+}
+EvergrantError.prototype.name = 'EvergrantError';
+
+/**
+ * An argument that the library cannot judge, because it would not reach it as it is.
+ * @param {string} message
+ */
+export function invalid(message) {
+  return new EvergrantError({ status: 'INVALID_ARGUMENT', message });
+}
+
+export function closed() {
+  return new EvergrantError({ status: 'CLOSED', message: 'the client is closed: open a new one' });
+}
 
 /** The binary interface that this package was written for. */
 export const ABI_VERSION = 1;
@@ -16,7 +59,9 @@ function* candidates() {
   const { fileURLToPath } = builtin('node:url');
   try {
     const manifest = import.meta.resolve(`evergrant-${platform}-${arch}/package.json`);
-    yield fileURLToPath(new URL(platform === 'linux' ? `${libc()}/${file}` : file, manifest));
+    const path = fileURLToPath(new URL(platform === 'linux' ? `${libc()}/${file}` : file, manifest));
+    // Electron reads modules out of an archive, but the system's loader cannot.
+    yield process.versions.electron ? path.replace(/\.asar(?=[/\\])/, '.asar.unpacked') : path;
   } catch (error) {
     if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ERR_MODULE_NOT_FOUND') throw error;
   }
@@ -161,8 +206,8 @@ export function invoke(name, ...args) {
  * @param {unknown} value
  */
 export function cString(what, value) {
-  if (typeof value !== 'string') throw invalid(`${what} is not a string`);
-  if (value.includes('\0') || !value.isWellFormed()) throw invalid(`${what} has a NUL or half a character in it`);
+  if (typeof value !== 'string') throw invalid(`${what} must be a string`);
+  if (value.includes('\0') || !value.isWellFormed()) throw invalid(`${what} must have no NUL, and no half of a surrogate pair`);
   return value;
 }
 
@@ -173,7 +218,7 @@ export function cString(what, value) {
 export function json(value) {
   return JSON.stringify(value, (name, member) => {
     if (typeof member === 'number' ? !Number.isFinite(member) : unspeakable.has(typeof member)) {
-      throw invalid(`${name} cannot be a ${typeof member === 'number' ? member : typeof member}`);
+      throw invalid(`${name} cannot be ${typeof member === 'number' ? member : `a ${typeof member}`}`);
     }
     return member;
   });
@@ -209,15 +254,19 @@ export function wordAt(address) {
   return word;
 }
 
-/** @type {Set<bigint>} */
+/** @typedef {{ pointer: bigint | undefined }} Cell what a client and its finalizer share */
+
+/** @type {Set<Cell>} */
 const open = new Set();
 
-/** @type {FinalizationRegistry<bigint>} */
+/** @type {FinalizationRegistry<Cell>} */
 const lost = new FinalizationRegistry(free);
 
-/** @param {bigint} pointer */
-function free(pointer) {
-  if (open.delete(pointer)) native.evergrant_client_free(pointer);
+/** @param {Cell} cell */
+function free(cell) {
+  native.evergrant_client_free(cell.pointer ?? null);
+  cell.pointer = undefined;
+  open.delete(cell);
 }
 
 // What a worker thread leaves open stays open in the process that goes on. (The main thread's is left to the library,
@@ -228,40 +277,33 @@ process.once('exit', () => {
 
 /** An open client of the library, shared by what uses it: freed at once by close, or when nothing uses it any more. */
 export class Handle {
-  /** @type {bigint | undefined} */
-  #pointer;
+  /** @type {Cell} */
+  #cell;
 
   /** @type {Set<() => void>} how sessions that hold a token drop it */
   holders = new Set();
 
   /** @param {Record<string, unknown>} config */
   constructor(config) {
-    /** @type {[bigint | null]} */
-    const out = [null];
+    /** @type {[bigint | undefined]} */
+    const out = [undefined];
     invoke('evergrant_client_open', json(config), out);
-    this.#pointer = /** @type {bigint} */ (out[0]);
-    open.add(this.#pointer);
-    lost.register(this, this.#pointer, this);
-  }
-
-  get pointer() {
-    if (this.#pointer === undefined) throw closed();
-    return this.#pointer;
+    this.#cell = { pointer: out[0] };
+    open.add(this.#cell);
+    lost.register(this, this.#cell);
   }
 
   get closed() {
-    return this.#pointer === undefined;
+    return this.#cell.pointer === undefined;
   }
 
-  drop() {
-    for (const drop of this.holders) drop();
+  get pointer() {
+    if (this.closed) throw closed();
+    return this.#cell.pointer;
   }
 
   free() {
-    if (this.#pointer === undefined) return;
-    lost.unregister(this);
-    free(this.#pointer);
-    this.#pointer = undefined;
-    this.drop();
+    free(this.#cell);
+    for (const drop of this.holders) drop();
   }
 }

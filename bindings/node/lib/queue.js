@@ -1,22 +1,27 @@
 // Every call that may wait goes through one queue of the library: none of them holds a thread, and what has finished
 // makes a descriptor readable that the event loop watches. One queue for each JavaScript environment (a worker thread
 // loads modules of its own), made at the first call.
-import { EvergrantError, invalid } from './errors.js';
-import { invoke, json, native } from './native.js';
+import { EvergrantError, invalid, invoke, json, native } from './native.js';
 
 /**
  * @typedef {import('./native.js').Handle} Handle
  * @typedef {{ resolve: (value: any) => void, reject: (error: unknown) => void, handle: Handle | null }} Pending
  * @typedef {{ promise: Promise<any>, since: number }} Flight
- * @typedef {{ signal?: AbortSignal | undefined, ref?: boolean | undefined }} Wait `ref: false`: this wait does not keep the process alive
+ * @typedef {{ signal?: AbortSignal | undefined, ref?: boolean | undefined }} Wait
+ *   `ref: false`: this wait does not keep the process alive
  */
 
 /** @type {bigint | undefined} */
 let queue;
-/** @type {import('node:net').Socket} */
+/** @type {import('node:net').Socket | undefined} */
 let socket;
+let descriptor = -1;
 let lastTag = 0;
 let waiting = 0;
+
+const LOOK_MS = 2;
+let looking = false;
+let lookUntil = 0;
 
 /** @type {Map<number, Pending>} */
 const pending = new Map();
@@ -24,16 +29,33 @@ const pending = new Map();
 function openQueue() {
   /** @type {[bigint | null]} */
   const out = [null];
-  const descriptor = [-1];
-  invoke('evergrant_queue_open', out, descriptor);
+  const descriptorOut = [-1];
+  invoke('evergrant_queue_open', out, descriptorOut);
   queue = /** @type {bigint} */ (out[0]);
+  descriptor = descriptorOut[0];
+  process.once('exit', () => {
+    native.evergrant_queue_free(queue);
+    if (socket === undefined) process.getBuiltinModule('node:fs').closeSync(descriptor);
+    queue = undefined;
+  });
+}
+
+// What a store on this machine answers is there before node:net would be loaded: so until a call takes longer than that,
+// turns of the event loop just look.
+function look() {
+  take();
+  if (pending.size > 0 && performance.now() > lookUntil) watch();
+  looking = pending.size > 0 && socket === undefined;
+  if (looking) setImmediate(look);
+}
+
+function watch() {
   const { Socket } = process.getBuiltinModule('node:net');
   // What arrives means only "take".
   const onread = { buffer: new Uint8Array(64), callback: take };
-  const options = { fd: descriptor[0], readable: true, writable: false, onread };
-  socket = new Socket(options);
-  socket.on('error', fail).on('end', fail).unref();
-  process.once('exit', () => native.evergrant_queue_free(queue));
+  const options = { fd: descriptor, readable: true, writable: false, onread };
+  socket = new Socket(options).on('error', fail).on('end', fail);
+  if (waiting === 0) socket.unref();
 }
 
 function take() {
@@ -69,6 +91,11 @@ function submit(handle, text) {
   if (queue === undefined) openQueue();
   const tag = ++lastTag;
   invoke('evergrant_queue_submit', queue, handle && handle.pointer, tag, text);
+  if (socket === undefined && !looking) {
+    looking = true;
+    lookUntil = performance.now() + LOOK_MS;
+    setImmediate(look);
+  }
   return new Promise((resolve, reject) => pending.set(tag, { resolve, reject, handle }));
 }
 
@@ -79,12 +106,12 @@ function submit(handle, text) {
  * @returns {Promise<any>}
  */
 export function settled(promise, { signal, ref = true } = {}) {
-  if (ref && waiting++ === 0) socket.ref();
+  if (ref && waiting++ === 0) socket?.ref();
   return new Promise((resolve, reject) => {
     /** @type {<T>(settle: (value: T) => void) => (value: T) => void} */
     const ending = (settle) => (value) => {
       signal?.removeEventListener('abort', abort);
-      if (ref && --waiting === 0) socket.unref();
+      if (ref && --waiting === 0) socket?.unref();
       ref = false;
       settle(value);
     };
@@ -100,7 +127,7 @@ export function settled(promise, { signal, ref = true } = {}) {
  */
 export function check(signal) {
   if (signal === undefined) return;
-  if (typeof signal?.addEventListener !== 'function') throw invalid('signal is not an AbortSignal');
+  if (typeof signal?.addEventListener !== 'function') throw invalid('signal must be an AbortSignal');
   signal.throwIfAborted();
 }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { mock, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'evergrant';
-import { native } from './node_modules/evergrant/lib/native.js';
+import { native } from '../node_modules/evergrant/lib/native.js';
 import { serverFor, temporaryDirectory } from './support.mjs';
 
 /** Counts all calls of the library while the test runs. */
@@ -44,9 +44,11 @@ test('what is held is dropped when anything changes it', async (t) => {
   const directory = temporaryDirectory(t);
   const { server, client, session } = await signedIn(t, {}, { store: `sqlite:${join(directory, 'a.db')}` });
   const first = await session.token();
+  assert.equal(await session.accessToken(), first.accessToken);
   const other = client.session('alice');
   const second = await other.renew();
-  assert.equal(session.accessTokenNow(), second.accessToken, 'renewed by another object');
+  assert.equal(await session.accessToken(), second.accessToken, 'renewed by another object');
+  assert.equal(session.accessTokenNow(), second.accessToken);
   assert.equal((await session.token()).generation, 2);
 
   await other.save(await server.signIn());
@@ -59,9 +61,11 @@ test('what is held is dropped when anything changes it', async (t) => {
   assert.notEqual(first.accessToken, second.accessToken);
 
   await other.save(await server.signIn());
-  await session.token();
+  const last = await session.accessToken();
   await other.forget();
   assert.equal(session.accessTokenNow(), undefined, 'forgotten');
+  await other.save(await server.signIn());
+  assert.notEqual(await session.accessToken(), last);
 });
 
 test('closing a client drops what its sessions hold', async (t) => {
@@ -109,7 +113,7 @@ test('a token that must be valid for longer is asked for', async (t) => {
 
 test('where external memory is refused, a word is decoded', async (t) => {
   const { default: koffi } = await import('koffi');
-  const { wordAt } = await import('./node_modules/evergrant/lib/native.js');
+  const { wordAt } = await import('../node_modules/evergrant/lib/native.js');
   const address = koffi.address(koffi.alloc('int32_t', 2));
   const view = new Int32Array(koffi.view(address, 8));
   t.after(() => mock.restoreAll());

@@ -20,12 +20,19 @@ const programs = {
     setTimeout(() => process.exit(7), 100);
     say('waiting');
   },
+  /** Waits again, after a while in which nobody waited. */
+  async again() {
+    await session.renew();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    session.renew().then(({ generation }) => say(generation));
+    say('waiting');
+  },
   async giveUp() {
     await session.token({ signal: AbortSignal.timeout(100) }).catch(({ name }) => say(name));
   },
   async close() {
     say((await session.token()).generation);
-    await client.close();
+    await client.close({ maxWaitMs: 5_000 });
   },
   async throw() {
     session.token().catch(() => {});

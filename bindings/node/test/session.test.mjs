@@ -83,9 +83,11 @@ test('what is saved may be an answer, a Token or a refresh token, and counts onc
 });
 
 test('neither a token nor an error shows a secret', async (t) => {
-  const { server, session, answer } = await signedIn(t, { extra: { id_token: 'SECRET-ID-TOKEN', other: 'SECRET-OTHER' } });
+  const extra = { id_token: 'SECRET-ID-TOKEN', other: 'SECRET-OTHER' };
+  const { server, session, answer } = await signedIn(t, { extra });
   const token = await session.renew();
-  const bare = await refresh({ ...server.config({ store: undefined }), refreshToken: (await server.signIn()).refresh_token });
+  const refreshToken = (await server.signIn()).refresh_token;
+  const bare = await refresh({ ...server.config({ store: undefined }), refreshToken });
   for (const shown of [token, bare, { token }, [bare], session]) {
     for (const text of [inspect(shown, { depth: 9, showHidden: true }), JSON.stringify(shown), `${shown}`]) {
       for (const secret of [token.accessToken, bare.accessToken, bare.refreshToken, answer.refresh_token, 'SECRET']) {
@@ -93,6 +95,7 @@ test('neither a token nor an error shows a secret', async (t) => {
       }
     }
   }
+  assert.match(inspect(token), /^Token \{.*session: 'alice'/s);
   assert.equal(token.idToken, 'SECRET-ID-TOKEN');
   assert.throws(() => {
     token.accessToken = 'another';
@@ -136,7 +139,8 @@ test('wrong input is an error that names it', async (t) => {
   }
   assert.throws(() => new Session({}, 'alice'), Error);
 
-  for (const options of [null, 'a', 7, { maxWait: 1 }, { maxWaitMs: 'a' }, { maxWaitMs: -1 }, { minValidS: NaN }, { signal: {} }]) {
+  const wrongOptions = [{ maxWait: 1 }, { maxWaitMs: 'a' }, { maxWaitMs: -1 }, { minValidS: NaN }, { signal: {} }];
+  for (const options of [null, 'a', 7, ...wrongOptions]) {
     const what = inspect(options);
     await assert.rejects(session.token(options), wrong, what);
     await assert.rejects(session.accessToken(options), wrong, what);
@@ -174,7 +178,7 @@ test('wrong input is an error that names it', async (t) => {
 });
 
 test('a closed client answers with CLOSED, whatever it is asked', async (t) => {
-  const { client, session } = await signedIn(t);
+  const { server, client, session } = await signedIn(t);
   const closed = code('CLOSED');
   const waiting = client.events({ after: 1_000 }).next();
   assert.equal(typeof (await session.accessToken()), 'string');
@@ -183,11 +187,23 @@ test('a closed client answers with CLOSED, whatever it is asked', async (t) => {
   assert.equal(session.accessTokenNow(), undefined);
   assert.throws(() => client.session('alice'), closed);
   assert.throws(() => session.allows('https://example.com'), closed);
-  const save = session.save('a');
-  for (const call of [session.token(), session.accessToken(), session.renew(), save, session.describe(), session.introspect(),
-    session.signOut(), session.forget(), client.stats(), client.sessions().next(), client.signInStart({ redirectUri: 'a' })]) {
-    await assert.rejects(call, closed);
-  }
+  // Where its memory was, others may be by now.
+  const others = Array.from({ length: 20 }, () => new Client(server.config()));
+  t.after(() => Promise.all(others.map((other) => other.close())));
+  const calls = [
+    () => session.token(),
+    () => session.accessToken(),
+    () => session.renew(),
+    () => session.save('a'),
+    () => session.describe(),
+    () => session.introspect(),
+    () => session.signOut(),
+    () => session.forget(),
+    () => client.stats(),
+    () => client.sessions().next(),
+    () => client.signInStart({ redirectUri: 'a' }),
+  ];
+  for (const call of calls) await assert.rejects(call, closed, String(call));
   assert.deepEqual(await client.events().next(), { done: true, value: undefined });
   await client.close();
   await client[Symbol.asyncDispose]();

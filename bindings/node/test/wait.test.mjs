@@ -8,7 +8,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { Client } from 'evergrant';
-import { native } from './node_modules/evergrant/lib/native.js';
+import { native } from '../node_modules/evergrant/lib/native.js';
 import { root, serverFor } from './support.mjs';
 
 async function signedIn(t, config) {

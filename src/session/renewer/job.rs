@@ -68,7 +68,7 @@ impl Renewer {
             }
         };
         // If no thread can be started, the next caller replays.
-        self.runtime.workers.run_later(wait, self.config.max_exchanges, Box::new(job));
+        self.runtime.workers.run_later(wait, self.config.max_exchanges, self.me.clone(), Box::new(job));
     }
 
     /// Loads, and notes when.

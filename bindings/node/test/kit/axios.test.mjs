@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import axios from 'axios';
-import { renewing } from '../recipes/axios.mjs';
+import { renewing } from '../../recipes/axios.mjs';
 import { bearer, rejected, serve, signedIn, test } from './kit.mjs';
 
 /** Both ways of the recipe. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import jsforce from 'jsforce';
-import { connect } from '../recipes/jsforce.mjs';
+import { connect } from '../../recipes/jsforce.mjs';
 import { bearer, serve, signedIn, test } from './kit.mjs';
 import { Org } from './org.mjs';
 

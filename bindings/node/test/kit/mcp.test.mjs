@@ -10,7 +10,7 @@ import {
 import { Client as Client1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as Transport1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { z } from 'zod';
-import { transport } from '../recipes/mcp.mjs';
+import { transport } from '../../recipes/mcp.mjs';
 import { serve, signedIn, test } from './kit.mjs';
 
 const NAME = { name: 'evergrant-tests', version: '1.0.0' };
