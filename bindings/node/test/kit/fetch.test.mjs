@@ -137,6 +137,15 @@ test('a second rejection is the answer', async (t) => {
   assert.equal(await renewals(), 1);
 });
 
+test('the rejections of Salesforce are healed: 401 of its REST API, and 403 of its userinfo', async (t) => {
+  const { server, session, expire, renewals } = await signedIn(t, { mode: 'salesforce', strict_instance: true });
+  for (const [n, path] of ['/services/data/v64.0/limits', '/services/oauth2/userinfo'].entries()) {
+    await expire();
+    assert.equal((await session.fetch(server.url + path)).status, 200);
+    assert.equal(await renewals(), n + 1);
+  }
+});
+
 test('an error that is no rejection comes as it is, and whole', async (t) => {
   const { session, renewals } = await signedIn(t);
   const long = 'x\0'.repeat(150 * 1024);
