@@ -213,7 +213,7 @@ test-languages: test-setup dist test-server ## Test C, Python and Node processes
 	$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT tests/languages/run.sh
 
 .PHONY: bench
-bench: ## Measure beside peers and print one table; BENCHES="memory size" runs some, BENCH_FULL=1 has a million sessions
+bench: dist ## Measure beside peers and print one table; BENCHES="memory size" runs some, BENCH_FULL=1 has a million sessions
 	benches/setup.sh
 	$(MAKE) --no-print-directory install $(STAGED)
 	$(CARGO) build --release --package evergrant-test-server

@@ -82,8 +82,10 @@ static inline void figures(const double *of, double unit)
         printf(" %.6g", of[i] / unit);
 }
 
-/* One row of the table, as table.awk reads it. `ours` and `peer` (may be NULL) are in nanoseconds, or in whatever `unit`
- * is 1 of. */
+/*
+ * One row of the table, as table.awk reads it. `ours` and `peer` (may be NULL) are in nanoseconds, or in whatever
+ * `unit` is 1 of.
+ */
 static inline void row(const char *what, const double *ours, const double *peer, double unit, const char *name,
                        const char *target)
 {

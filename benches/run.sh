@@ -13,6 +13,8 @@ trap 'exit 1' HUP INT TERM
 rm -rf "$disk"
 mkdir -p "$disk"
 
+unset EVERGRANT_LIBRARY PYTHONPATH # what is installed is measured
+
 [ $# != 0 ] || set -- memory renewal herd start sessions size python node
 
 libdir=$(pkg-config --variable=libdir evergrant)
@@ -20,7 +22,8 @@ build() { # program, libraries
 	program=$1
 	shift
 	# shellcheck disable=SC2046 # flags are lists
-	${CC:-cc} -std=gnu11 -O2 -Wall -Wextra -Wno-unused-function $(pkg-config --cflags evergrant) "$here/$program.c" -o "$out/$program" "$@"
+	${CC:-cc} -std=gnu11 -O2 -Wall -Wextra -Wno-unused-function $(pkg-config --cflags evergrant) \
+		"$here/$program.c" -o "$out/$program" "$@"
 }
 ours="$(pkg-config --libs evergrant) -Wl,-rpath,$libdir -pthread"
 curl=$(pkg-config --cflags --libs libcurl)
@@ -51,13 +54,19 @@ start() {
 	c='{"token_endpoint":"http://127.0.0.1:1/token","client_id":"c","store":"sqlite:'$store'"}'
 	node='{"tokenEndpoint":"http://127.0.0.1:1/token","clientId":"c","store":"sqlite:'$store'"}'
 	"$out/start-evergrant" "$c" "$(cat "$token")"
-	"$out/start" 25 "process start to token and exit; peer: libcurl + JSON file" "<= 3 ms" "$out/start-evergrant" "$c" -- "$out/start-curl" "$token"
-	"$out/start" 25 "  peer: an empty program" "" "$out/start-evergrant" "$c" -- "$out/start-empty"
-
-	in_python() { # what, target, peer ...
+	in_c() { # what, target, peer ...
 		what=$1 target=$2
 		shift 2
-		"$out/start" 5 "$what" "" ${target:+--over "$target"} "$python" "$here/python/start_evergrant.py" "$c" -- "$python" "$@"
+		"$out/start" 25 "$what" "$target" "$out/start-evergrant" "$c" -- "$@"
+	}
+	in_c "process start to token and exit; peer: libcurl + JSON file" "<= 3 ms" "$out/start-curl" "$token"
+	in_c "  peer: an empty program" "" "$out/start-empty"
+
+	in_python() { # what, target of what is over the peer, peer ...
+		what=$1 over=$2
+		shift 2
+		set -- "$python" "$here/python/start_evergrant.py" "$c" -- "$python" "$@"
+		"$out/start" 5 "$what" "" ${over:+--over "$over"} "$@"
 	}
 	in_python "the same in Python; peer: import ctypes, json" "<= 8 ms" "$here/python/start_floor.py"
 	in_python "  peer: google-auth" "" "$here/python/start_google.py" "$disk/google.json"
@@ -65,9 +74,10 @@ start() {
 	in_python "  peer: simple-salesforce" "" "$here/python/start_salesforce.py" "$token"
 
 	in_node() {
-		what=$1 target=$2
+		what=$1 over=$2
 		shift 2
-		"$out/start" 5 "$what" "" ${target:+--over "$target"} node "$here/node/start-evergrant.mjs" "$node" -- node "$@"
+		set -- node "$here/node/start-evergrant.mjs" "$node" -- node "$@"
+		"$out/start" 5 "$what" "" ${over:+--over "$over"} "$@"
 	}
 	in_node "the same in Node; peer: import 'koffi'" "<= 5 ms" "$here/node/start-floor.mjs"
 	in_node "  peer: google-auth-library" "" "$here/node/start-google.mjs" "$token"

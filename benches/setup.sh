@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the benchmarks need beyond tests/setup.sh: libcurl, a peer (Debian and Ubuntu), and for Python and Node the
-# peers beside our own packages out of dist/. Does nothing that is done.
+# Installs what the benchmarks need beyond tests/setup.sh: libcurl, a peer (Debian and Ubuntu), and for Python and Node
+# the peers beside our own packages out of dist/. Does nothing that is done.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,5 +20,7 @@ pip="$python -m pip --quiet --disable-pip-version-check"
 $pip install -r "$here/python/requirements.txt"
 $pip install --no-index --no-deps --force-reinstall --find-links dist evergrant
 
-[ -d "$here/node/node_modules/jsforce" ] || npm ci --prefix "$here/node" --no-audit --no-fund --loglevel=error
+if [ ! "$here/node/node_modules/.package-lock.json" -nt "$here/node/package-lock.json" ]; then
+	npm ci --prefix "$here/node" --no-audit --no-fund --loglevel=error >/dev/null
+fi
 npm install --prefix "$here/node" --no-save --no-audit --no-fund --loglevel=error "$PWD"/dist/evergrant-*.tgz >/dev/null

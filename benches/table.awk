@@ -13,7 +13,8 @@ function spread(text, unit,    figures, sorted, count, i, k, digits, middle) {
 		if (middle == int(middle)) digits = 0
 		return sprintf("%.*f%s", digits, middle, unit == "" ? "" : " " unit)
 	}
-	return sprintf("%.*f / %.*f / %.*f%s", digits, sorted[1], digits, middle, digits, sorted[count], unit == "" ? "" : " " unit)
+	if (unit != "") unit = " " unit
+	return sprintf("%.*f / %.*f / %.*f%s", digits, sorted[1], digits, middle, digits, sorted[count], unit)
 }
 
 function ratios(ours, peer,    a, b, count, i, text) {

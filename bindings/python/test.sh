@@ -40,7 +40,7 @@ if [ -n "$check" ]; then
 	"$venv/bin/mypy" src
 	# Each directory has a conftest.py, so they are checked one by one.
 	"$venv/bin/mypy" --python-version 3.11 --exclude /kit/ tests hatch_build.py
-	[ ! -d tests/kit ] || MYPYPATH=tests/kit:recipes "$venv/bin/mypy" --python-version 3.11 tests/kit recipes
+	[ ! -d tests/kit ] || MYPYPATH=tests:tests/kit:recipes "$venv/bin/mypy" --python-version 3.11 tests/kit recipes
 	exec "$venv/bin/pyright" --pythonpath "$venv/bin/python"
 fi
 # From elsewhere, so that the source tree is not importable.

@@ -32,7 +32,7 @@ const programs = {
   },
   async close() {
     say((await session.token()).generation);
-    await client.close();
+    await client.close({ maxWaitMs: 5_000 });
   },
   async throw() {
     session.token().catch(() => {});

@@ -186,7 +186,7 @@ def test_a_loop_may_be_closed_while_something_waits(alice: evergrant.Session, se
         loop.close()
         del loop
         wait_for(lambda number=number: alice.describe()["generation"] == number + 2)
-        task.__class__._log_destroy_pending.__set__(task, False)  # it is what is tested
+        vars(asyncio.Task)["_log_destroy_pending"].__set__(task, False)  # it is what is tested
         del task
         gc.collect()
     assert descriptors() <= before + 2  # the queue of blocking calls

@@ -25,7 +25,7 @@ README = (HERE.parent / "README.md").read_text()
 MODULES = [
     f"evergrant.{module.name}"
     for module in pkgutil.iter_modules(evergrant.__path__)
-    if module.name not in ("_requests", "_httpx")
+    if module.name.startswith("_") and module.name not in ("_requests", "_httpx")
 ]
 
 
@@ -82,6 +82,7 @@ def test_the_readme(
     names["client"].close()
 
 
-def test_every_recipe_is_in_the_readme() -> None:
-    recipes = {path.name for path in (HERE.parent / "recipes").iterdir() if path.suffix == ".py"}
-    assert set(re.findall(r"\(recipes/([^)]*)\)", README)) == recipes
+def test_every_recipe_is_in_their_readme() -> None:
+    recipes = HERE.parent / "recipes"
+    files = {path.name for path in recipes.iterdir() if path.suffix == ".py"}
+    assert set(re.findall(r"\]\(([^/)]*\.py)\)", (recipes / "README.md").read_text())) == files

@@ -85,7 +85,7 @@ def test_a_token_is_a_mapping_that_does_not_change() -> None:
     with pytest.raises(AttributeError):
         token.access_token = "other"  # type: ignore[misc]
     with pytest.raises(AttributeError):
-        token.other = "other"  # type: ignore[attr-defined]
+        token.other = "other"
     with pytest.raises(AttributeError):
         del token._members
     with pytest.raises(TypeError):
@@ -109,12 +109,13 @@ def test_the_flow_alone(server: Server, site: dict[str, Any]) -> None:
     assert token["refresh_token"] not in repr(token)
     with pytest.raises(evergrant.SignInRequired):
         evergrant.refresh(**request, refresh_token=answer["refresh_token"])
+    refresh: Any = evergrant.refresh
     with pytest.raises(evergrant.InvalidArgument, match="refresh_token"):
-        evergrant.refresh(**request)
+        refresh(**request)
     with pytest.raises(evergrant.InvalidArgument, match="no_such_key"):
-        evergrant.refresh(**request, refresh_token="x", no_such_key="x")
+        refresh(**request, refresh_token="x", no_such_key="x")
     with pytest.raises(TypeError):
-        evergrant.refresh(**request, refresh_token=b"x")
+        refresh(**request, refresh_token=b"x")
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_names_are_unicode(client: evergrant.Client, server: Server) -> None:
 def test_wrong_options_are_named(alice: evergrant.Session) -> None:
     wrong: Any
     for wrong in (-1, "1", 1.5, 10**12, True):
+        call: Any
         for call in (alice.token, alice.access_token):
             with pytest.raises(evergrant.InvalidArgument, match="min_valid_s"):
                 call(min_valid_s=wrong)

@@ -155,11 +155,11 @@ def to_json(members: Mapping[str, Any]) -> str:
     return json.dumps({name: value for name, value in members.items() if value is not None}, default=_plain)
 
 
-def _plain(value: object) -> dict[Any, Any]:
+def _plain(value: Any) -> dict[Any, Any]:
     from collections.abc import Mapping
 
     if isinstance(value, Mapping):
-        return dict(value)
+        return {**value}
     raise TypeError(f"no argument can be a {type(value).__name__}, or contain one")
 
 

@@ -29,7 +29,9 @@ def _after_fork_in_child() -> None:
 def _utils() -> list[Any]:
     """Of multiprocessing, and of billiard, which is Celery's copy of it: what is in use."""
     if "billiard.process" in sys.modules:
-        pass  # its children load it only after the fork
+        from importlib import import_module
+
+        import_module("billiard.util")  # which its children load only after the fork
     return [sys.modules[name] for name in ("multiprocessing.util", "billiard.util") if name in sys.modules]
 
 
