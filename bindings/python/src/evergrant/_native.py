@@ -110,7 +110,8 @@ def _load() -> _Library:
     candidates = _candidates()
     path = next((path for path in candidates if os.path.exists(path)), None)
     if path is None:
-        raise ImportError(f"evergrant found no library. It looked for {' and '.join(candidates)}")
+        hint = "; build it with `cargo build --release`" if len(candidates) > 1 else ""
+        raise ImportError(f"evergrant found no library. It looked for {' and '.join(candidates)}{hint}")
     try:
         library = _Library(path)
         abi = library.evergrant_abi_version()
