@@ -125,6 +125,6 @@ export async function refresh(request, wait) {
  * @param {string | null} [body]
  */
 export function isRejection(status, body) {
-  if (!Number.isInteger(status)) throw invalid('the status is not a whole number');
+  if (!Number.isInteger(status)) throw invalid('the status must be a whole number');
   return native.evergrant_is_rejection(status, body == null ? null : cString('the body', body)) !== 0;
 }

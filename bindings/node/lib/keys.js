@@ -106,6 +106,6 @@ export function snakeCased(what, value) {
  * @returns {Record<string, unknown>}
  */
 export function object(what, value) {
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw invalid(`${what} is not an object`);
+  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw invalid(`${what} must be an object`);
   return /** @type {Record<string, unknown>} */ (value);
 }

@@ -206,8 +206,8 @@ export function invoke(name, ...args) {
  * @param {unknown} value
  */
 export function cString(what, value) {
-  if (typeof value !== 'string') throw invalid(`${what} is not a string`);
-  if (value.includes('\0') || !value.isWellFormed()) throw invalid(`${what} has a NUL or half a character in it`);
+  if (typeof value !== 'string') throw invalid(`${what} must be a string`);
+  if (value.includes('\0') || !value.isWellFormed()) throw invalid(`${what} must have no NUL, and no half of a surrogate pair`);
   return value;
 }
 
@@ -218,7 +218,7 @@ export function cString(what, value) {
 export function json(value) {
   return JSON.stringify(value, (name, member) => {
     if (typeof member === 'number' ? !Number.isFinite(member) : unspeakable.has(typeof member)) {
-      throw invalid(`${name} cannot be a ${typeof member === 'number' ? member : typeof member}`);
+      throw invalid(`${name} cannot be ${typeof member === 'number' ? member : `a ${typeof member}`}`);
     }
     return member;
   });

@@ -127,7 +127,7 @@ export function settled(promise, { signal, ref = true } = {}) {
  */
 export function check(signal) {
   if (signal === undefined) return;
-  if (typeof signal?.addEventListener !== 'function') throw invalid('signal is not an AbortSignal');
+  if (typeof signal?.addEventListener !== 'function') throw invalid('signal must be an AbortSignal');
   signal.throwIfAborted();
 }
 

@@ -132,7 +132,7 @@ export class Session {
   constructor(handle, name) {
     /** @type {[bigint]} */
     const address = [0n];
-    invoke('evergrant_session_stamp', handle.pointer, cString('the session', name), address);
+    invoke('evergrant_session_stamp', handle.pointer, cString('the session name', name), address);
     this.#handle = handle;
     this.#word = wordAt(address[0]);
     this.name = name;
