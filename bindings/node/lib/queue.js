@@ -40,8 +40,8 @@ function openQueue() {
   });
 }
 
-// What a store on this machine answers is there before node:net would be loaded: so until a call takes longer than that,
-// turns of the event loop just look.
+// What a store on this machine answers is there before node:net would be loaded: so until a call takes longer than
+// that, turns of the event loop just look.
 function look() {
   take();
   if (pending.size > 0 && performance.now() > lookUntil) watch();
