@@ -22,18 +22,18 @@ export async function connect(Connection, session, options) {
     refreshFn: (_connection, done) => void renew().then((token) => done(null, token), done),
   });
   const former = new Set();
-  let refused;
+  let answered;
 
   function adopt(token) {
-    if (token.instanceUrl !== connection.instanceUrl) former.add(connection.instanceUrl).delete(token.instanceUrl);
+    if (token.instanceUrl !== connection.instanceUrl) former.add(connection.instanceUrl);
     connection.accessToken = token.accessToken;
     connection.instanceUrl = token.instanceUrl;
     return token.accessToken;
   }
 
   async function renew() {
-    if (refused.isRepeated) throw new Error('the org refused a token, and the one that was renewed for it');
-    return adopt(await session.renew({ rejected: refused.accessToken }));
+    if (answered.isRepeated) throw new Error('the org refused a token, and the one that was renewed for it');
+    return adopt(await session.renew({ rejected: answered.accessToken }));
   }
 
   // Before every request jsforce waits for a refresh under way. Here it also waits for the token, where somebody else
@@ -76,8 +76,8 @@ export async function connect(Connection, session, options) {
 
       const { accessToken } = connection;
       const answer = transport.httpRequest(request, { ...settings, followRedirect });
-      // refreshFn is called in the same turn, before the next answer is looked at.
-      answer.then(({ statusCode }) => statusCode >= 400 && (refused = { accessToken, isRepeated }), () => {});
+      // Where this is a refusal, refreshFn is called before any other answer is looked at.
+      answer.then(() => { answered = { accessToken, isRepeated }; }, () => {});
       return answer;
     },
   };

@@ -4,8 +4,8 @@
 //   const client = new Client({ name: 'my-client', version: '1.0.0' });
 //   await client.connect(transport(StreamableHTTPClientTransport, 'https://mcp.example.com/mcp', session));
 //
-// It is `fetch` that heals, a lost event stream that is opened again included. No `authProvider` beside it: a provider is
-// told that a request was rejected, but not with which token.
+// It is `fetch` that heals, a lost event stream that is opened again included. No `authProvider` beside it: a provider
+// is told that a request was rejected, but not with which token.
 
 /**
  * @param {typeof import('@modelcontextprotocol/client').StreamableHTTPClientTransport} Transport

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { bearer, rejected, serve, signedIn, test } from './kit.mjs';
@@ -158,16 +157,16 @@ test('an error that is no rejection comes as it is, and whole', async (t) => {
 });
 
 test('a rejection without end is let go', async (t) => {
-  let closed;
+  let isClosed = false;
   const { session, url, requests, expire } = await withResource(t, {}, {}, (_request, response) => {
-    response.writeHead(401).write('x'.repeat(80 * 1024));
-    closed = once(response, 'close');
+    response.on('close', () => { isClosed = true; }).writeHead(401).write('x'.repeat(80 * 1024));
   });
   await expire();
   const response = await session.fetch(url);
   assert.equal(response.status, 200);
   assert.equal(requests.length, 2);
-  await closed;
+  for (let more = 0; more < 10; more += 1) await (await session.fetch(url)).text();
+  assert.ok(isClosed);
 });
 
 test('200 requests at a rejection: one renewal, and all are healed', async (t) => {
@@ -258,6 +257,21 @@ test('a redirect to another origin loses the token, and a rejection there is not
   assert.ok(other.requests.every(({ headers }) => headers.authorization === undefined));
   assert.ok(requests.every(bearer));
   assert.equal(await renewals(), 0);
+});
+
+test('a session that moves while its token is waited for: the instance that it leaves gets none', async (t) => {
+  const { server, client } = await signedIn(t, { mode: 'salesforce' }, { sessionLifetimeS: 1, earlyRenewal: 'off' });
+  const former = await serve(t, rejected);
+  await server.control('settings', { instance_url: former.url });
+  const session = client.session('bob');
+  await session.save(await server.signIn());
+  assert.equal(session.allows(former.url), true);
+  await server.control('settings', { instance_url: server.url });
+  while (session.accessTokenNow() !== undefined) await sleep(50);
+
+  assert.equal((await session.fetch(former.url)).status, 401);
+  assert.deepEqual(former.requests.map(({ headers }) => headers.authorization), [undefined]);
+  assert.equal(session.allows(former.url), false);
 });
 
 test('an instance that the session has left gets no new token', async (t) => {

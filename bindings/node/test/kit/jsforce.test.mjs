@@ -10,7 +10,10 @@ async function withOrg(t, options, config) {
   const site = await signedIn(t, { mode: 'salesforce', ...options }, config);
   const org = new Org(site.isLive);
   const move = async () => {
-    const { url, requests } = await serve(t, (request, response, body) => org.answer(request, response, body, url));
+    const { url, requests } = await serve(t, async (request, response, body) => {
+      await site.hold;
+      await org.answer(request, response, body, url);
+    });
     org.instance = url;
     await site.server.control('settings', { instance_url: url });
     return { url, requests };
@@ -20,7 +23,8 @@ async function withOrg(t, options, config) {
   const before = await site.renewals();
   const connection = await connect(jsforce.Connection, site.session, { version: '64.0' });
   connection.bulk.pollInterval = connection.bulk2.pollInterval = 10;
-  return { ...site, org, connection, first, move, renewals: async () => (await site.renewals()) - before };
+  const { renewals } = site;
+  return Object.assign(site, { org, connection, first, move, renewals: async () => (await renewals()) - before });
 }
 
 async function upload(job) {
@@ -103,6 +107,51 @@ test('200 calls at a rejection: one renewal', async (t) => {
   const created = await Promise.all(Array.from({ length: 200 }, create));
   assert.ok(created.every(({ success }) => success));
   assert.equal(await renewals(), 1);
+});
+
+test('a request waits for a renewal under way', async (t) => {
+  const { connection, first, expire, renewals } = await withOrg(t, { latency_ms: 500 });
+  await expire();
+  const calls = [connection.sobject('Account').create({ Name: 'a' })];
+  while (first.requests.at(-1)?.status !== 401) await sleep(10);
+  calls.push(connection.sobject('Account').create({ Name: 'b' }));
+  await Promise.all(calls);
+  assert.deepEqual(first.requests.map(({ status }) => status), [401, 201, 201]);
+  assert.equal(await renewals(), 1);
+});
+
+test('what another party has renewed is not renewed again', async (t) => {
+  const site = await withOrg(t);
+  const { connection, session, first, expire, renewals } = site;
+  let release;
+  site.hold = new Promise((resolve) => { release = resolve; });
+  const { accessToken: rejected } = connection;
+  const created = connection.sobject('Account').create({ Name: 'a' });
+  while (first.requests.length < 1) await sleep(10);
+  await expire();
+  await session.renew({ rejected });
+  release();
+  assert.equal((await created).success, true);
+  assert.equal(await renewals(), 1);
+});
+
+test('where memory has no answer, each request waits for the token once', async (t) => {
+  const { session } = await withOrg(t);
+  let waits = 0;
+  const forgetful = {
+    accessTokenNow: () => undefined,
+    token: () => {
+      waits += 1;
+      return session.token();
+    },
+    renew: (options) => session.renew(options),
+    allows: (url) => session.allows(url),
+  };
+  const connection = await connect(jsforce.Connection, forgetful, { version: '64.0' });
+  const accounts = connection.sobject('Account');
+  await Promise.all(['a', 'b', 'c'].map((Name) => accounts.create({ Name })));
+  await accounts.create({ Name: 'd' });
+  assert.equal(waits, 1 + 4);
 });
 
 test('across expiry, the org never sees a token that has ended', async (t) => {
