@@ -207,7 +207,7 @@ export function invoke(name, ...args) {
  */
 export function cString(what, value) {
   if (typeof value !== 'string') throw invalid(`${what} must be a string`);
-  if (value.includes('\0') || !value.isWellFormed()) throw invalid(`${what} must have no NUL, and no half of a surrogate pair`);
+  if (value.includes('\0') || !value.isWellFormed()) throw invalid(`${what} must be text without NUL`);
   return value;
 }
 
