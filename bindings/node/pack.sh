@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes the npm packages: pack.sh LIBRARY DEST [MUSL_LIBRARY]
-# LIBRARY is the shared library for PLATFORM (linux-x64; for Linux, that with glibc), MUSL_LIBRARY the same for musl. The
-# tarballs go to DEST.
+# LIBRARY is the shared library for PLATFORM (linux-x64; for Linux, that with glibc), MUSL_LIBRARY the same for musl.
+# The tarballs go to DEST.
 set -eu
 [ $# -ge 2 ] || { echo "usage: $0 LIBRARY DEST [MUSL_LIBRARY]" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)

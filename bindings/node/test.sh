@@ -63,4 +63,4 @@ if [ $# = 0 ]; then
 	OIDC_ACCESS_TOKEN_LIFE_S=2 "$EVERGRANT_ROOT/tests/oidc/run.sh" node oidc.mjs
 	set -- *.test.mjs kit/*.test.mjs
 fi
-exec node --test --test-reporter=spec --test-concurrency=1 "$@"
+exec node --test --test-timeout=300000 --test-reporter=spec --test-concurrency=1 "$@"

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::fingerprint::Fingerprints;
 use super::record::{Attempt, BackOff, Binds, Entry, Id, MadeBy, Owner, Record, Secrets, State};
 use crate::config::{EarlyRenewal, LostReply};
-use crate::oauth::Outcome;
+use crate::oauth::{Outcome, WITHDRAWN};
 use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now};
 use crate::token::{Answer, Life};
@@ -449,6 +449,10 @@ fn settle_failure(
 /// How long those whom `outcome` binds must wait.
 fn back_off(before: Option<&BackOff>, sent: &Sent, outcome: &Outcome, moment: &Moment) -> Option<BackOff> {
     let failure = outcome.failure()?;
+    if failure.reason == WITHDRAWN {
+        // A party that is being closed went back on its claim: nobody has failed, the next one may claim at once.
+        return before.cloned();
+    }
     let binds = match outcome {
         Outcome::Busy(_) | Outcome::Unknown(_) => Binds::All,
         _ => failure.binds.clone(),

@@ -207,7 +207,7 @@ export function invoke(name, ...args) {
  */
 export function cString(what, value) {
   if (typeof value !== 'string') throw invalid(`${what} must be a string`);
-  if (value.includes('\0') || !value.isWellFormed()) throw invalid(`${what} must have no NUL, and no half of a surrogate pair`);
+  if (value.includes('\0') || !value.isWellFormed()) throw invalid(`${what} must be text without NUL`);
   return value;
 }
 
@@ -217,15 +217,14 @@ export function cString(what, value) {
  */
 export function json(value) {
   return JSON.stringify(value, (name, member) => {
-    if (typeof member === 'number' ? !Number.isFinite(member) : unspeakable.has(typeof member)) {
-      throw invalid(`${name} cannot be ${typeof member === 'number' ? member : `a ${typeof member}`}`);
-    }
+    if (unspeakable.has(typeof member)) throw invalid(`${name} cannot be a ${typeof member}`);
+    if (typeof member === 'number' && !Number.isFinite(member)) throw invalid(`${name} cannot be ${member}`);
     return member;
   });
 }
 const unspeakable = new Set(['function', 'symbol', 'bigint']);
 
-/** @typedef {{ readonly [index: number]: number }} Word at index 0, a 32-bit word of the library as it is now */
+/** @typedef {{ readonly [index: number]: number }} Word at 0: a 32-bit word of the library, as it is now */
 
 /** @type {Map<bigint, Word>} */
 const words = new Map();

@@ -19,6 +19,9 @@ let descriptor = -1;
 let lastTag = 0;
 let waiting = 0;
 
+/** What outlives a call is started in here: else the AsyncLocalStorage of its caller would live as long as it does. */
+export const own = new (process.getBuiltinModule('node:async_hooks').AsyncResource)('evergrant');
+
 const LOOK_MS = 2;
 let looking = false;
 let lookUntil = 0;
@@ -40,8 +43,8 @@ function openQueue() {
   });
 }
 
-// What a store on this machine answers is there before node:net would be loaded: so until a call takes longer than that,
-// turns of the event loop just look.
+// What a store on this machine answers is there before node:net would be loaded: so until a call takes longer than
+// that, turns of the event loop just look.
 function look() {
   take();
   if (pending.size > 0 && performance.now() > lookUntil) watch();
@@ -94,7 +97,7 @@ function submit(handle, text) {
   if (socket === undefined && !looking) {
     looking = true;
     lookUntil = performance.now() + LOOK_MS;
-    setImmediate(look);
+    own.runInAsyncScope(setImmediate, undefined, look);
   }
   return new Promise((resolve, reject) => pending.set(tag, { resolve, reject, handle }));
 }
@@ -157,15 +160,15 @@ const flights = new WeakMap();
  */
 export async function sharedCall(handle, name, members, wait) {
   check(wait?.signal);
-  let own = flights.get(handle);
-  if (own === undefined) flights.set(handle, (own = new Map()));
+  let ofHandle = flights.get(handle);
+  if (ofHandle === undefined) flights.set(handle, (ofHandle = new Map()));
   const text = json({ call: name, ...members });
   const now = performance.now();
-  let flight = own.get(text);
+  let flight = ofHandle.get(text);
   if (flight === undefined) {
     flight = { promise: submit(handle, text), since: now };
-    own.set(text, flight);
-    const end = () => own.delete(text);
+    ofHandle.set(text, flight);
+    const end = () => ofHandle.delete(text);
     flight.promise.then(end, end);
   }
   const late = Math.floor(now - flight.since);

@@ -1,6 +1,6 @@
 import { camelCased, object, snakeCased } from './keys.js';
 import { OK, cString, invoke, native, wordAt } from './native.js';
-import { call, sharedCall } from './queue.js';
+import { call, own, sharedCall } from './queue.js';
 
 /** Shown where a token is printed. All else, the server's own members included, may be secret. */
 const shown = /** @type {const} */ ([
@@ -227,7 +227,8 @@ export class Session {
     this.#until = until[0];
     this.#accessToken = accessToken[0];
     // A timer does not follow a clock that is set back.
-    this.#timer = setTimeout(this.#drop, Math.min(until[0] - Date.now(), LONGEST_MS)).unref();
+    const left = Math.min(until[0] - Date.now(), LONGEST_MS);
+    this.#timer = own.runInAsyncScope(setTimeout, undefined, this.#drop, left).unref();
     this.#handle.holders.add(this.#drop);
     return accessToken[0];
   }

@@ -1,5 +1,6 @@
 // Processes and threads: how they end, and what they share.
 import assert from 'node:assert/strict';
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readlinkSync } from 'node:fs';
@@ -198,6 +199,31 @@ test('a client that is lost is freed', async (t) => {
     await sleep(10);
   }
   assert.ok(freed >= 90, `${freed} of 100`);
+});
+
+test('nothing of a caller is kept', async (t) => {
+  const context = await shared(t, { fault: 'delay', before_ms: 100 });
+  const client = new Client({ ...context.config, store: 'memory:' });
+  t.after(() => client.close({ maxWaitMs: 5_000 }));
+  const session = client.session('alice');
+  const local = new AsyncLocalStorage();
+  const request = () => {
+    const kept = {};
+    return local.run(kept, async () => {
+      await session.save(context.refreshToken);
+      await session.describe({ signal: new AbortController().signal });
+      await session.renew();
+      assert.equal(local.getStore(), kept);
+      return new WeakRef(kept);
+    });
+  };
+  const kept = await request();
+  const collect = await collector();
+  for (let i = 0; kept.deref() !== undefined && i < 100; i++) {
+    await sleep(10);
+    collect();
+  }
+  assert.equal(kept.deref(), undefined);
 });
 
 /** The engine's collector, without a flag for the whole run. */

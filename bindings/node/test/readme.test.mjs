@@ -29,6 +29,7 @@ test('the programs of the README are right', (t) => {
 
 test('the unit test of the README runs', () => {
   const program = programs.find((text) => text.includes('memory:'));
-  const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '--eval', program], { encoding: 'utf8' });
+  const args = ['--input-type=module', '--eval', program];
+  const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
   assert.equal(status, 0, stderr);
 });

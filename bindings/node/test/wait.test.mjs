@@ -106,8 +106,7 @@ test('a caller gives up with its signal, and the renewal goes on', async (t) => 
 
   await server.faults({ fault: 'delay', before_ms: 300 });
   await assert.rejects(session.renew({ signal: AbortSignal.timeout(30) }), { name: 'TimeoutError' });
-  await sleep(500);
-  assert.equal((await session.token()).generation, 3);
+  while ((await session.token()).generation < 3) await sleep(20);
 });
 
 test('every wait takes a signal', async (t) => {

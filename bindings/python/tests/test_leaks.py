@@ -43,6 +43,7 @@ def errors():
             nobody.token()
         except evergrant.SignInRequired:
             pass
+    for _ in range(20_000):
         try:
             client.session("")
         except evergrant.InvalidArgument:

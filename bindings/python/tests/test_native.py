@@ -114,6 +114,7 @@ def test_a_checkout_is_searched_release_first(tmp_path: Path) -> None:
     failed = run("import evergrant", package)
     for profile in ("release", "debug"):
         assert str(target / profile / "libevergrant.so") in failed.stderr
+    assert "cargo build --release" in failed.stderr
     stub(target / "debug" / "libevergrant.so", 77)
     assert "debug/libevergrant.so has ABI 77" in run("import evergrant", package).stderr
     stub(target / "release" / "libevergrant.so", 78)

@@ -44,18 +44,22 @@ client = evergrant.Client(**SITE)
 alice = client.session("alice")
 first = alice.access_token()
 asyncio.run(alice.atoken())
+loop = asyncio.new_event_loop()
+loop.run_until_complete(alice.atoken())
 for child in range(4):
     pid = os.fork()
     if pid == 0:
         assert alice._kept[3] == ""
         assert alice.renew(rejected=first).generation == 2
         assert asyncio.run(alice.atoken()).generation == 2
+        assert loop.run_until_complete(alice.atoken()).generation == 2
         assert asyncio.run(alice.aaccess_token()) == alice.access_token() != first
         assert client.stats()["hits"] < 100
         client.close()
         sys.exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-print(alice.renew(rejected=first).generation)
+print(loop.run_until_complete(alice.arenew(rejected=first)).generation)
+loop.close()
 client.close()
 """
 

@@ -41,15 +41,10 @@ async def call(client: c_void_p | None, request: str) -> Any:
         of_loop = _LoopQueue(loop)
         _queues[loop] = ref(of_loop)
     of_loop.latest_tag = tag = of_loop.latest_tag + 1
-    waiting = of_loop.waiting
-    waiting[tag] = future = loop.create_future()
-    try:
-        of_loop.queue.submit(client, tag, request)
-        del of_loop
-        return value_of(await future)
-    finally:
-        # A result that comes later finds nobody.
-        waiting.pop(tag, None)
+    of_loop.queue.submit(client, tag, request)
+    of_loop.waiting[tag] = future = loop.create_future()
+    del of_loop  # only the loop shall hold it
+    return value_of(await future)
 
 
 def forget_loops() -> None:

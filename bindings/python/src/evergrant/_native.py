@@ -57,15 +57,17 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "evergrant_queue_free": (None, c_void_p),
 }
 
-# They do I/O or wait, so the interpreter lock is released meanwhile. For the others, which take less than a microsecond
-# or so, to get it back would cost far more than the call, up to a switch interval where threads compete.
-_SLOW = frozenset(
+# They neither wait nor do I/O, and take a microsecond or so. To release the interpreter lock meanwhile, as for the
+# others, would cost more than the call: to get it back takes up to a switch interval where threads compete.
+_QUICK = frozenset(
     [
-        "evergrant_client_open",
-        "evergrant_client_close",
-        "evergrant_client_free",
-        "evergrant_session_allows",
-        "evergrant_queue_free",
+        "evergrant_error_free",
+        "evergrant_error_json",
+        "evergrant_queue_submit",
+        "evergrant_queue_take",
+        "evergrant_session_peek",
+        "evergrant_session_stamp",
+        "evergrant_string_free",
     ]
 )
 
@@ -75,13 +77,13 @@ class _Library:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._slow, self._quick = CDLL(path), PyDLL(path)
+        self._library, self._quick = CDLL(path), PyDLL(path)
 
     def __getattr__(self, name: str) -> Any:
         prototype = PROTOTYPES.get(name)
         if prototype is None:
             raise AttributeError(name)
-        function = getattr(self._slow if name in _SLOW else self._quick, name)
+        function = getattr(self._quick if name in _QUICK else self._library, name)
         function.restype, function.argtypes = prototype[0], prototype[1:]
         self.__dict__[name] = function
         return function
@@ -110,7 +112,8 @@ def _load() -> _Library:
     candidates = _candidates()
     path = next((path for path in candidates if os.path.exists(path)), None)
     if path is None:
-        raise ImportError(f"evergrant found no library. It looked for {' and '.join(candidates)}")
+        hint = "; build it with `cargo build --release`" if len(candidates) > 1 else ""
+        raise ImportError(f"evergrant found no library. It looked for {' and '.join(candidates)}{hint}")
     try:
         library = _Library(path)
         abi = library.evergrant_abi_version()
