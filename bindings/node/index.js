@@ -1,5 +1,5 @@
 import { camelCased, configuration, snakeCased } from './lib/keys.js';
-import { EvergrantError, Handle, cString, invalid, native } from './lib/native.js';
+import { EvergrantError, Handle, invalid, native } from './lib/native.js';
 import { call, check, settled } from './lib/queue.js';
 import { Session, Token } from './lib/session.js';
 
@@ -126,5 +126,7 @@ export async function refresh(request, wait) {
  */
 export function isRejection(status, body) {
   if (!Number.isInteger(status)) throw invalid('the status must be a whole number');
-  return native.evergrant_is_rejection(status, body == null ? null : cString('the body', body)) !== 0;
+  if (body != null && typeof body !== 'string') throw invalid('the body is not a string');
+  // A body may be anything, but text for the library has no NUL.
+  return native.evergrant_is_rejection(status, body?.replaceAll('\0', ' ').toWellFormed() ?? null) !== 0;
 }

@@ -101,8 +101,7 @@ async function rejects(response, url) {
   if (response.status < 400 || response.status >= 500) return false;
   if (response.redirected && new URL(response.url).origin !== new URL(url).origin) return false;
   const { bytes } = await read(response, ANSWER_LIMIT);
-  // A body may be anything, but text for the library has no NUL.
-  return isRejection(response.status, bytes.toString().replaceAll('\0', ' '));
+  return isRejection(response.status, bytes.toString());
 }
 
 /**

@@ -258,6 +258,8 @@ test('where a token may go', async (t) => {
 
 test('what counts as a rejection', () => {
   assert.equal(isRejection(401), true);
+  assert.equal(isRejection(401, 'a\0b\ud800'), true);
+  assert.equal(isRejection(403, '\0Bad_OAuth_Token'), true);
   assert.equal(isRejection(401, null), true);
   assert.equal(isRejection(403, 'Bad_OAuth_Token'), true);
   assert.equal(isRejection(403, 'something else'), false);
