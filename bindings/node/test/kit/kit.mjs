@@ -10,6 +10,9 @@ const HANG_MS = 120_000;
 
 export const test = (name, run) => nodeTest(name, { timeout: HANG_MS }, run);
 
+/** Tokens live longer than they are said to: a slow machine sends one late. */
+export const SHORT_LIFE = { access_token_life_ms: 4000, expires_in: 2 };
+
 /**
  * An authorization server of the test's own, and a session that is signed in there. The options are the server's,
  * `config` is the client's. All of it ends with the test.

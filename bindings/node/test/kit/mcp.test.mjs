@@ -11,7 +11,7 @@ import { Client as Client1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as Transport1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { z } from 'zod';
 import { transport } from '../../recipes/mcp.mjs';
-import { serve, signedIn, test } from './kit.mjs';
+import { SHORT_LIFE, serve, signedIn, test } from './kit.mjs';
 
 const NAME = { name: 'evergrant-tests', version: '1.0.0' };
 
@@ -118,8 +118,8 @@ for (const [pair, parts] of Object.entries(PAIRS)) {
   });
 
   test(`${pair}: across expiry, the server never sees a token that has ended`, async (t) => {
-    const { double, requests, server, renewals } = await connected(t, parts, { access_token_life_ms: 2000 });
-    for (const end = Date.now() + 5000; Date.now() < end; await sleep(50)) assert.equal(await double(21), 42);
+    const { double, requests, server, renewals } = await connected(t, parts, SHORT_LIFE);
+    for (const end = Date.now() + 6000; Date.now() < end; await sleep(50)) assert.equal(await double(21), 42);
     assert.ok((await renewals()) >= 2);
     assert.equal((await server.control('stats')).reuses, 0);
     assert.deepEqual(requests.filter(({ status }) => status === 401), []);

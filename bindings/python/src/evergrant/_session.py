@@ -206,7 +206,7 @@ class Session:
         return bool(allowed.value)
 
     def requests_auth(self) -> AuthBase:
-        """An ``auth`` for `requests <https://pypi.org/project/requests/>`_.
+        """An ``auth`` for ``requests``.
 
         It sends the access token to the session's origins only, and if it is rejected renews and repeats once.
         """
@@ -215,13 +215,13 @@ class Session:
         return RequestsAuth(self)
 
     def httpx_auth(self) -> Auth:
-        """The same for `httpx <https://pypi.org/project/httpx/>`_, for its ``Client`` and its ``AsyncClient``."""
+        """The same for ``httpx``, for its ``Client`` and its ``AsyncClient``."""
         from ._httpx import httpx_auth
 
         return httpx_auth(self)
 
     def httpx2_auth(self) -> Auth2:
-        """The same for `httpx2 <https://pypi.org/project/httpx2/>`_."""
+        """The same for ``httpx2``."""
         from ._httpx import httpx2_auth
 
         return httpx2_auth(self)
