@@ -72,11 +72,11 @@ build/libs-private:
 MACHINE ?= $(shell uname -m)
 
 .PHONY: dist
-dist: build/venv/packaging/made ## Build the packages for this MACHINE: dist/ has the wheel, the sdist and the npm tarballs
+dist: build/venv/packaging/made ## Build the packages for this MACHINE into dist/: wheel, sdist, npm tarballs
 	packaging/dist.sh $(MACHINE)
 
 .PHONY: dist-musl
-dist-musl: build/venv/packaging/made ## The same, and for Linux with musl; needs its Rust target from `rustup target add`
+dist-musl: build/venv/packaging/made ## The same, for musl too; its Rust target must be there (`rustup target add`)
 	packaging/dist.sh $(MACHINE) musl
 
 build/venv/packaging/made: packaging/requirements.txt
@@ -159,7 +159,7 @@ test: test-setup ## Test everything: the core, the C interface, the packages, re
 	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages
 
 .PHONY: check
-check: test-setup dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation, repetitions of facts
+check: test-setup dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
@@ -195,7 +195,7 @@ test-server:
 TEST_PACKAGES := EVERGRANT_TEST_SERVER_PROGRAM=$(abspath $(TEST_SERVER))
 
 .PHONY: test-packages
-test-packages: test-setup dist test-server build/venv/packages/made ## Test what is in dist/: contents, installs, one table of functions and keys
+test-packages: test-setup dist test-server build/venv/packages/made ## Test dist/: contents, installs, one table for all
 	$(CARGO) build --release
 	$(TEST_PACKAGES) build/venv/packages/bin/python -m pytest tests/bindings
 

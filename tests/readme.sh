@@ -1,6 +1,6 @@
 #!/bin/sh
-# The README as its reader uses it: its programs are the examples word for word, its commands run as they stand (all `sh`
-# blocks; `make test` has its own run), and what they install and build renews one session from three languages.
+# The README as its reader uses it: its programs are the examples word for word, its commands run as they stand (all
+# `sh` blocks; `make test` has its own run), and what they install and build renews one session from three languages.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -29,8 +29,11 @@ cat >"$dir/renew.sh" <<'SH'
 set -eu
 dir=$1
 control() { # path, JSON to post
-	python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1], *map(str.encode, sys.argv[2:])).read().decode())' \
-		"$EVERGRANT_TEST_SERVER/$1" ${2+"$2"}
+	python3 - "$EVERGRANT_TEST_SERVER/$1" ${2+"$2"} <<'PY'
+import sys, urllib.request
+url, *body = sys.argv[1:]
+print(urllib.request.urlopen(url, *map(str.encode, body)).read().decode())
+PY
 }
 cat >"$dir/client.json" <<JSON
 {"site_url": "$EVERGRANT_TEST_SITE/customers", "client_id": "client", "client_secret": "secret",

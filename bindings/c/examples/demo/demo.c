@@ -289,8 +289,8 @@ static void end(struct process process)
 }
 
 /*
- * The other processes. "token": says an access token. "wait": the same, as soon as its input is closed, after a line that
- * says what it is; so do the demo programs of the other languages. "renew": renews.
+ * The other processes. "token": says an access token. "wait": the same, as soon as its input is closed, after a line
+ * that says what it is; so do the demo programs of the other languages. "renew": renews.
  */
 static int other_process(const char *task, const char *with)
 {
@@ -409,8 +409,8 @@ static struct ending renew_briefly(void)
 }
 
 /*
- * Has these processes, which have said what they are and wait for the end of their input, ask for a token as soon as that
- * of the session has ended: the site must see one request. How long they take, in milliseconds.
+ * Has these processes, which have said what they are and wait for the end of their input, ask for a token as soon as
+ * that of the session has ended: the site must see one request. How long they take, in milliseconds.
  */
 static double ask_at_expiry(const struct process *processes, int count, struct ending old, int go[2])
 {
@@ -479,7 +479,8 @@ static void three_languages(void)
     for (int i = 0; i < 3; i++)
         hear(processes[i], says[i], sizeof says[i]);
     double took = ask_at_expiry(processes, 3, old, go);
-    tell("3 languages at expiry", "%s, %s and %s have the same new token after %.0f ms,", says[0], says[1], says[2], took);
+    tell("3 languages at expiry", "%s, %s and %s have the same new token after %.0f ms,", says[0], says[1], says[2],
+         took);
     tell_more("of which the site takes %d. One session, one store: the site saw 1 request", LATENCY_MS);
 }
 
