@@ -1,5 +1,6 @@
 //! kill -9 at random moments of renewals.
 
+use std::env;
 use std::ops::Range;
 use std::thread;
 use std::time::Duration;
@@ -11,6 +12,12 @@ use crate::stage::{GRACE, Random, STRICT, Stage, wait_for};
 
 /// Sessions that are killed at the same time, each by its own worker, in one store.
 const LANES: u64 = 4;
+
+/// For each session: EVERGRANT_KILLS in all, `make prove` has more.
+fn kills() -> usize {
+    let all = env::var("EVERGRANT_KILLS").map_or(500, |all| all.parse().expect("EVERGRANT_KILLS is a number"));
+    all / LANES as usize
+}
 
 #[derive(Default)]
 struct Tally {
@@ -131,7 +138,7 @@ fn kill(stage: &Stage, lanes: Range<u64>, kills: usize, may_lose: bool) -> Tally
 #[test]
 fn kill_9_at_any_moment_loses_nothing_where_a_used_token_still_answers() {
     let stage = Stage::new(GRACE);
-    kill(&stage, 0..LANES, 125, false).assert_it_hit();
+    kill(&stage, 0..LANES, kills(), false).assert_it_hit();
     assert_eq!(stage.server.families().len(), LANES as usize);
     assert_eq!(stage.server.stats().reuses, 0);
 }
@@ -142,7 +149,7 @@ fn kill_9_loses_a_session_only_where_the_server_had_rotated_and_the_reply_was_no
     thread::scope(|scope| {
         // A server for each, so that each can wait until the dead worker's request has been dealt with.
         let lanes =
-            (0..LANES).map(|number| scope.spawn(move || kill(&Stage::new(STRICT), number..number + 1, 125, true)));
+            (0..LANES).map(|number| scope.spawn(move || kill(&Stage::new(STRICT), number..number + 1, kills(), true)));
         let lanes: Vec<_> = lanes.collect();
         lanes.into_iter().for_each(|lane| all.add(&lane.join().expect("a lane")));
     });

@@ -11,6 +11,9 @@ import { EvergrantError, invalid, invoke, json, native } from './native.js';
  *   `ref: false`: this wait does not keep the process alive
  */
 
+// Of a clock that is never set. performance.now() would load a module first.
+const nowMs = () => process.uptime() * 1000;
+
 /** @type {bigint | undefined} */
 let queue;
 /** @type {import('node:net').Socket | undefined} */
@@ -47,7 +50,7 @@ function openQueue() {
 // that, turns of the event loop just look.
 function look() {
   take();
-  if (pending.size > 0 && performance.now() > lookUntil) watch();
+  if (pending.size > 0 && nowMs() > lookUntil) watch();
   looking = pending.size > 0 && socket === undefined;
   if (looking) setImmediate(look);
 }
@@ -96,7 +99,7 @@ function submit(handle, text) {
   invoke('evergrant_queue_submit', queue, handle && handle.pointer, tag, text);
   if (socket === undefined && !looking) {
     looking = true;
-    lookUntil = performance.now() + LOOK_MS;
+    lookUntil = nowMs() + LOOK_MS;
     own.runInAsyncScope(setImmediate, undefined, look);
   }
   return new Promise((resolve, reject) => pending.set(tag, { resolve, reject, handle }));
@@ -163,7 +166,7 @@ export async function sharedCall(handle, name, members, wait) {
   let ofHandle = flights.get(handle);
   if (ofHandle === undefined) flights.set(handle, (ofHandle = new Map()));
   const text = json({ call: name, ...members });
-  const now = performance.now();
+  const now = nowMs();
   let flight = ofHandle.get(text);
   if (flight === undefined) {
     flight = { promise: submit(handle, text), since: now };
