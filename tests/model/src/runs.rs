@@ -1,0 +1,227 @@
+//! What is searched.
+
+use crate::properties::{Case, Cases};
+use crate::records::Keep;
+use crate::servers::Server;
+
+/// What may go wrong. Each time costs one of a run's faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A party dies, or closes its client, at any step; another one starts in its place.
+    Crash,
+    /// A request or a reply is lost.
+    Loss,
+    /// No connection.
+    NoConnection,
+    /// The server refuses the client.
+    Refused,
+    /// The server asks to wait (429).
+    Throttled,
+    /// A commit fails, or is said to have failed.
+    Store,
+    /// A gateway says 5xx after the server has answered.
+    Gateway,
+    /// An answer has no usable access token.
+    Unusable,
+    /// A party pauses past its deadline.
+    Pause,
+    /// The same between the check of the clock and the first byte.
+    PauseAtSend,
+    /// On a local store, a party hangs for ten more minutes.
+    Hang,
+    /// A request outlives its sender, or its sender's deadline.
+    Ghost,
+    /// The store goes back by one commit.
+    Rollback,
+    /// The grace window of all tokens closes.
+    WindowCloses,
+    /// A revocation fails.
+    RevocationFails,
+}
+
+/// A search: parties, faults, and what the users do.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// As reports show it.
+    pub name: &'static str,
+    /// The server.
+    pub server: Server,
+    /// How many parties.
+    pub parties: u8,
+    /// They are on one machine, and know who is dead.
+    pub local: bool,
+    /// What may go wrong.
+    pub may: &'static [Fault],
+    /// How often.
+    pub faults: u8,
+    /// How often the access token ends, or is rejected.
+    pub renewals: u8,
+    /// It may also be rejected before its end.
+    pub rejections: bool,
+    /// It is renewed early.
+    pub early: bool,
+    /// How often the user signs out.
+    pub sign_outs: u8,
+    /// How often the user signs in anew.
+    pub sign_ins: u8,
+    /// How often the session is forgotten.
+    pub forgets: u8,
+    /// How often the first token is saved again.
+    pub seeds: u8,
+    /// How often somebody tries past an end.
+    pub anyways: u8,
+    /// Loading and claiming are two steps. (One is as good where versions never repeat: the second fails if anybody has
+    /// written in between, and then begins anew.)
+    pub split: bool,
+    /// Versions count, instead of only "written since".
+    pub versions: bool,
+    /// The server works on a token for a while, and answers others who bring it "already being processed".
+    pub busy: bool,
+    /// Revoking a spent token revokes its grant.
+    pub cascade: bool,
+    /// The dead are known to be dead only when their requests have been dealt with.
+    pub drained: bool,
+    /// Back-offs are kept.
+    pub back_off: bool,
+    /// No more states than this.
+    pub most: usize,
+}
+
+impl Run {
+    /// Two parties on a shared store, one fault-free renewal.
+    pub const BASE: Run = Run {
+        name: "",
+        server: Server::StrictRevokes,
+        parties: 2,
+        local: false,
+        may: &[],
+        faults: 0,
+        renewals: 1,
+        rejections: false,
+        early: false,
+        sign_outs: 0,
+        sign_ins: 0,
+        forgets: 0,
+        seeds: 0,
+        anyways: 0,
+        split: false,
+        versions: false,
+        busy: false,
+        cascade: false,
+        drained: false,
+        back_off: false,
+        most: 20_000_000,
+    };
+
+    /// Whether this may go wrong.
+    pub fn may(&self, fault: Fault) -> bool {
+        self.may.contains(&fault)
+    }
+
+    /// What its records keep.
+    pub fn keep(&self) -> Keep {
+        Keep { known: self.seeds > 0, back_off: self.back_off, local: self.local }
+    }
+
+    /// The named cases that its faults may come to. It says what docs/guarantees.md says.
+    pub fn expected(&self) -> Cases {
+        let mut cases = Cases::default();
+        let any = |faults: &[Fault]| faults.iter().any(|fault| self.may(*fault));
+        if any(&[Fault::Crash, Fault::Loss, Fault::Gateway, Fault::Ghost]) {
+            cases.add(Case::LostReply);
+        }
+        // Where the dead are known, their requests may outlive them by a moment.
+        let ghosts = any(&[Fault::Ghost, Fault::PauseAtSend]) || self.local && !self.drained && self.may(Fault::Crash);
+        let kills = !matches!(self.server, Server::StrictRefuses | Server::NoRotation);
+        if ghosts && kills {
+            cases.add(Case::Ghost);
+        }
+        // Until the hang limit, a local store's owner that is alive is waited for.
+        let paused = any(&[Fault::Pause, Fault::Store]) && (!self.local || self.may(Fault::Hang));
+        if paused && kills {
+            cases.add(Case::HeldReply);
+            cases.add(Case::LateCommit);
+        }
+        if self.sign_outs > 0 && !self.cascade {
+            cases.add(Case::Orphan);
+        }
+        if self.may(Fault::Rollback) {
+            cases.add(Case::RolledBack);
+        }
+        cases
+    }
+}
+
+use Fault::*;
+
+/// Everything that can happen to parties and requests while the store and the clocks are good.
+const PLAIN: &[Fault] = &[Crash, Loss, NoConnection, Refused, Throttled, Gateway, Unusable];
+/// Everything that a shared store's parties may come to.
+const ALL: &[Fault] = &[
+    Crash,
+    Loss,
+    NoConnection,
+    Refused,
+    Throttled,
+    Gateway,
+    Unusable,
+    Store,
+    Pause,
+    PauseAtSend,
+    Ghost,
+    WindowCloses,
+    RevocationFails,
+];
+/// The same on one machine.
+const ALL_LOCAL: &[Fault] =
+    &[Crash, Loss, NoConnection, Refused, Throttled, Gateway, Unusable, Store, WindowCloses, RevocationFails];
+
+/// Each for every server.
+pub fn all() -> Vec<Run> {
+    let base = Run::BASE;
+    let session = Run { sign_outs: 1, sign_ins: 1, ..base };
+    let runs = [
+        Run {
+            name: "plain",
+            may: PLAIN,
+            faults: 3,
+            renewals: 2,
+            early: true,
+            rejections: true,
+            seeds: 1,
+            anyways: 1,
+            ..base
+        },
+        Run { name: "plain, signing out and in", may: PLAIN, faults: 2, renewals: 2, seeds: 1, ..session },
+        Run { name: "loads and claims apart", may: PLAIN, faults: 2, renewals: 2, seeds: 1, split: true, ..session },
+        Run { name: "shared, everything", may: ALL, faults: 3, renewals: 2, seeds: 1, ..base },
+        Run { name: "shared, everything, signing out", may: ALL, faults: 2, renewals: 1, ..session },
+        Run { name: "shared, three", parties: 3, may: ALL, faults: 3, renewals: 1, ..base },
+        Run { name: "shared, three, signing out", parties: 3, may: ALL, faults: 2, renewals: 1, ..session },
+        Run { name: "local, everything", local: true, may: ALL_LOCAL, faults: 3, renewals: 2, seeds: 1, ..base },
+        Run { name: "local, three", parties: 3, local: true, may: ALL_LOCAL, faults: 3, renewals: 2, ..base },
+        Run { name: "local, drained", local: true, drained: true, may: ALL_LOCAL, faults: 3, renewals: 2, ..base },
+        Run {
+            name: "local, hang",
+            local: true,
+            may: &[Crash, Loss, Store, Pause, Hang],
+            faults: 3,
+            renewals: 2,
+            ..base
+        },
+        Run { name: "busy", busy: true, local: true, may: &[Crash, Loss, Ghost], faults: 2, renewals: 1, ..base },
+        Run {
+            name: "rollback",
+            versions: true,
+            split: true,
+            may: &[Rollback, Loss, Crash],
+            faults: 2,
+            renewals: 2,
+            ..base
+        },
+        Run { name: "cascade", cascade: true, may: &[Crash, Loss, Store], faults: 2, renewals: 1, ..session },
+        Run { name: "forgetting", may: &[Crash, Loss], faults: 2, renewals: 1, forgets: 1, ..session },
+        Run { name: "back-off", back_off: true, may: PLAIN, faults: 3, renewals: 1, anyways: 1, ..base },
+    ];
+    runs.into_iter().flat_map(|run| Server::ALL.map(|server| Run { server, ..run })).collect()
+}
