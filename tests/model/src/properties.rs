@@ -97,12 +97,25 @@ pub enum Case {
     Orphan,
     /// The store went back in time.
     RolledBack,
+    /// A third answer for one generation finds the one spare taken.
+    ThirdAnswer,
+    /// A living sibling of an older generation is not kept: its answer comes two generations late, or it was the spare of
+    /// a generation that has been renewed.
+    OldSibling,
 }
 
 impl Case {
     /// All of them.
-    pub const ALL: [Case; 6] =
-        [Case::LostReply, Case::Ghost, Case::HeldReply, Case::LateCommit, Case::Orphan, Case::RolledBack];
+    pub const ALL: [Case; 8] = [
+        Case::LostReply,
+        Case::Ghost,
+        Case::HeldReply,
+        Case::LateCommit,
+        Case::Orphan,
+        Case::RolledBack,
+        Case::ThirdAnswer,
+        Case::OldSibling,
+    ];
 }
 
 /// A set of cases.
@@ -138,12 +151,7 @@ impl Cases {
 
     /// Whether one of them explains the loss of a session.
     pub fn cost_a_session(self) -> bool {
-        self.without(Cases::of(&[Case::Orphan])) != Cases::default()
-    }
-
-    /// Whether a living successor was killed.
-    pub fn killed(self) -> bool {
-        self.has(Case::Ghost) || self.has(Case::HeldReply) || self.has(Case::LateCommit)
+        self.without(Cases::of(&[Case::Orphan, Case::OldSibling])) != Cases::default()
     }
 }
 

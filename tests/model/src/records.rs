@@ -538,11 +538,9 @@ impl Records {
         record.renewed_at_ms = 0;
         record.delete_after_ms = None;
         record.secrets.members = None;
-        let seed = &self.seed;
-        for fingerprints in [&mut record.known.saved, &mut record.known.spent] {
-            // Only the seed is ever saved again.
-            fingerprints.retain(|kept| self.keep.known && kept == seed);
-        }
+        // Only the seed is ever saved again. The order tells which one is forgotten first, after sixteen.
+        record.known.saved.retain(|kept| self.keep.known && *kept == self.seed);
+        record.known.spent.sort_unstable();
         record.back_off = record.back_off.filter(|back_off| self.keep.back_off && back_off.until_ms > NOW_MS);
         if let Some(back_off) = &mut record.back_off {
             back_off.until_ms = NOW_MS + 1;

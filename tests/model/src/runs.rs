@@ -131,13 +131,15 @@ impl Run {
             cases.add(Case::LostReply);
         }
         // Where the dead are known, their requests may outlive them by a moment.
-        let ghosts = any(&[Fault::Ghost, Fault::PauseAtSend]) || self.local && !self.drained && self.may(Fault::Crash);
+        let ghosts = any(&[Fault::Ghost, Fault::PauseAtSend, Fault::Rollback])
+            || self.local && !self.drained && self.may(Fault::Crash);
         let kills = !matches!(self.server, Server::StrictRefuses | Server::NoRotation);
         if ghosts && kills {
             cases.add(Case::Ghost);
         }
         // Until the hang limit, a local store's owner that is alive is waited for.
         let paused = any(&[Fault::Pause, Fault::Store]) && (!self.local || self.may(Fault::Hang));
+        let paused = paused || self.may(Fault::Rollback);
         if paused && kills {
             cases.add(Case::HeldReply);
             cases.add(Case::LateCommit);
@@ -147,6 +149,12 @@ impl Run {
         }
         if self.may(Fault::Rollback) {
             cases.add(Case::RolledBack);
+        }
+        // Only these answer a refresh token twice, and differently.
+        match self.server {
+            Server::GraceAllSiblings => cases.0 |= Cases::of(&[Case::ThirdAnswer, Case::OldSibling]).0,
+            Server::GraceNewestSibling => cases.add(Case::ThirdAnswer),
+            _ => {}
         }
         cases
     }

@@ -547,6 +547,9 @@ impl World {
             _ => false,
         };
         let after = self.facts(&next);
+        if let Fate::Done(token, _) = fate {
+            next.settled |= 1 << token;
+        }
         self.check_settled(state, &mut next, (party, fate), &before, &after);
         let done = matches!(fate, Fate::Done(..) | Fate::Same(_));
         if written && matches!(me.phase, Phase::Holds(_)) {
@@ -563,9 +566,6 @@ impl World {
                 self.finish(&mut failed, party);
             }
             self.fault(state, Fault::Store, failed, |name| format!("{} cannot settle {fate:?}", name(party)));
-        }
-        if let Fate::Done(token, _) = fate {
-            next.settled |= 1 << token;
         }
         self.remember(&mut next, party);
         self.finish(&mut next, party);
@@ -598,7 +598,21 @@ impl World {
         };
         let same = before.is_session() && before.grant == me.sent.grant;
         let kept = if same && after.is_session() {
-            !lives(before.tokens() | brought) || renews(after.token) || renews(after.spare)
+            let dropped = (before.tokens() | brought) & server.living() & !after.tokens();
+            let siblings = before.generation > me.sent.generation;
+            let old = dropped != 0
+                && (before.generation > me.sent.generation + 1 || !siblings && lives(1 << before.spare & !1));
+            let third = dropped != 0 && !old && siblings && before.spare != 0;
+            if old {
+                next.cases.add(Case::OldSibling);
+            }
+            if third {
+                next.cases.add(Case::ThirdAnswer);
+            }
+            if old || third {
+                next.settled &= !dropped;
+            }
+            old || third || !lives(before.tokens() | brought) || renews(after.token) || renews(after.spare)
         } else if before.state == Life::Forgotten || matches!(fate, Fate::Same(_)) {
             true
         } else {
@@ -675,6 +689,9 @@ impl World {
         }
         self.leave(&mut next, party, true);
         next.parties[usize::from(party)] = IDLE;
+        if state.cases.has(Case::RolledBack) {
+            self.keep_what_is_remembered(&mut next);
+        }
         self.fault(state, Fault::Crash, next, |name| format!("{} CRASHES ({:?})", name(party), me.phase));
     }
 
@@ -726,8 +743,11 @@ impl World {
         let before = state.server.living();
         let reply = state.server.renew(self.run.server, token);
         let killed = before & !state.server.living() & !(1 << token);
-        let given_up = from == GONE || state.parties[usize::from(from)].late;
         let facts = self.records.facts(state.record);
+        // A sender that has died is within its time as long as its attempt stands.
+        let orphan = facts.attempt.filter(|attempt| attempt.exchange.is_none());
+        let stands = orphan.is_some_and(|attempt| !attempt.late && !attempt.doubt);
+        let given_up = if from == GONE { !stands } else { state.parties[usize::from(from)].late };
         let committed = facts.is_session() && facts.tokens() & killed != 0;
         let kept = |party: &Party| match party.phase {
             Phase::Holds(Fate::Done(token, _)) | Phase::Pending(Fate::Done(token, _)) => killed >> token & 1 == 1,
@@ -870,6 +890,8 @@ impl World {
             let mut next = *state;
             next.budget.forgets -= 1;
             next.left_here |= 1 << facts.grant;
+            // The server is not told, and what waits to be revoked is forgotten as well.
+            next.left = 0;
             self.write(&mut next, number, step);
             self.emit(Cause::Demand, next, |_| "the session is forgotten".to_owned());
         }
@@ -910,12 +932,23 @@ impl World {
         next.before = Number::NONE;
         next.before_version = 0;
         next.cases.add(Case::RolledBack);
+        self.keep_what_is_remembered(&mut next);
         for party in &mut next.parties {
             // Its write fails, unless another one makes that version again.
             party.version |= u8::from(party.phase == Phase::Decided && !self.run.versions);
         }
         let told = self.told(&next);
         self.fault(state, Fault::Rollback, next, |_| format!("the STORE GOES BACK to {told}"));
+    }
+
+    /// After the store went back, what can be healed is a generation that some party remembers.
+    fn keep_what_is_remembered(&self, state: &mut State) {
+        let facts = self.facts(state);
+        let remembered = state.parties.iter().filter(|party| party.seen.is_some()).map(|party| {
+            let seen = self.records.facts(party.seen);
+            if seen.grant == facts.grant && seen.generation > facts.generation { seen.tokens() } else { 0 }
+        });
+        state.settled &= remembered.fold(facts.tokens(), |all, tokens| all | tokens);
     }
 
     // ---- checks
@@ -955,7 +988,9 @@ impl World {
             let renews = |token| server.renews(self.run.server, token);
             if facts.is_session() && facts.token != 0 {
                 let own = renews(facts.token) || renews(facts.spare);
-                if !own && living_of(state.settled, grant) {
+                // After a rollback, a party remembers one of two siblings of one generation.
+                let sibling = self.run.server == Server::GraceNewestSibling && state.cases.has(Case::RolledBack);
+                if !own && !sibling && living_of(state.settled, grant) {
                     state.broken.add(Property::NothingLost);
                 }
                 if facts.state == Life::Ended && own {
