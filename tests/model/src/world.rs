@@ -744,10 +744,9 @@ impl World {
         let reply = state.server.renew(self.run.server, token);
         let killed = before & !state.server.living() & !(1 << token);
         let facts = self.records.facts(state.record);
-        // A sender that has died is within its time as long as its attempt stands.
-        let orphan = facts.attempt.filter(|attempt| attempt.exchange.is_none());
-        let stands = orphan.is_some_and(|attempt| !attempt.late && !attempt.doubt);
-        let given_up = if from == GONE { !stands } else { state.parties[usize::from(from)].late };
+        // A request of the dead is within its time, unless it was called late or its sender is known to be dead.
+        let outlives = self.run.local || self.run.may(Fault::Ghost);
+        let given_up = if from == GONE { outlives } else { state.parties[usize::from(from)].late };
         let committed = facts.is_session() && facts.tokens() & killed != 0;
         let kept = |party: &Party| match party.phase {
             Phase::Holds(Fate::Done(token, _)) | Phase::Pending(Fate::Done(token, _)) => killed >> token & 1 == 1,
