@@ -153,7 +153,7 @@ impl Run {
         // Only these answer a refresh token twice, and differently.
         match self.server {
             Server::GraceAllSiblings => cases.0 |= Cases::of(&[Case::ThirdAnswer, Case::OldSibling]).0,
-            Server::GraceNewestSibling => cases.add(Case::ThirdAnswer),
+            server if server.newest_wins() => cases.add(Case::ThirdAnswer),
             _ => {}
         }
         cases

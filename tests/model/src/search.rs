@@ -51,12 +51,12 @@ impl Found {
     }
 }
 
-/// Looks for violations. `only_first`: until there is one.
-pub fn search(run: Run, rules: Rules, only_first: bool) -> Found {
+/// Looks for violations; for one of this property, no longer than until it is found.
+pub fn search(run: Run, rules: Rules, until: Option<Property>) -> Found {
     let begun = Instant::now();
     let mut search = Search::new(run, rules);
-    let cut_short = !search.explore(only_first);
-    if !cut_short && !(only_first && !search.violations.is_empty()) {
+    let cut_short = !search.explore(until);
+    if !cut_short && search.ends.len() == search.states.len() {
         search.check_that_all_settles();
     }
     let violations = std::mem::take(&mut search.violations);
@@ -120,7 +120,7 @@ impl Search {
     }
 
     /// `false`: there are too many states.
-    fn explore(&mut self, only_first: bool) -> bool {
+    fn explore(&mut self, until: Option<Property>) -> bool {
         let mut next = Vec::new();
         let mut at = 0;
         while at < self.states.len() {
@@ -131,7 +131,7 @@ impl Search {
                     self.violations.push((property, at as u32));
                 }
             }
-            if only_first && !self.violations.is_empty() {
+            if until.is_some_and(|until| self.violations.iter().any(|(property, _)| *property == until)) {
                 return true;
             }
             if self.states.len() > self.world.run.most {

@@ -19,20 +19,23 @@ pub enum Server {
     GraceSamePair,
     /// Until an answer is used, it gives another one; all of them live.
     GraceAllSiblings,
-    /// Until an answer is used, it gives another one, and only the newest lives.
+    /// Until an answer is used, it gives another one, and only the newest lives. An older one counts as used before.
     GraceNewestSibling,
+    /// The same, but what was used before, or is older, is merely refused.
+    GraceNewestRefuses,
     /// Refresh tokens do not rotate.
     NoRotation,
 }
 
 impl Server {
     /// All of them.
-    pub const ALL: [Server; 6] = [
+    pub const ALL: [Server; 7] = [
         Server::StrictRevokes,
         Server::StrictRefuses,
         Server::GraceSamePair,
         Server::GraceAllSiblings,
         Server::GraceNewestSibling,
+        Server::GraceNewestRefuses,
         Server::NoRotation,
     ];
 
@@ -44,12 +47,23 @@ impl Server {
             Server::GraceSamePair => "grace, same pair",
             Server::GraceAllSiblings => "grace, all siblings",
             Server::GraceNewestSibling => "grace, newest wins",
+            Server::GraceNewestRefuses => "newest wins, refuses",
             Server::NoRotation => "no rotation",
         }
     }
 
     fn has_grace(self) -> bool {
-        matches!(self, Server::GraceSamePair | Server::GraceAllSiblings | Server::GraceNewestSibling)
+        matches!(self, Server::GraceSamePair | Server::GraceAllSiblings) || self.newest_wins()
+    }
+
+    /// Of several answers to one token only the newest lives.
+    pub fn newest_wins(self) -> bool {
+        matches!(self, Server::GraceNewestSibling | Server::GraceNewestRefuses)
+    }
+
+    /// What was used before is refused, and nothing else happens.
+    pub fn only_refuses(self) -> bool {
+        matches!(self, Server::StrictRefuses | Server::GraceNewestRefuses)
     }
 }
 
@@ -189,14 +203,14 @@ impl Authority {
         }
         if self.in_grace(server, token) {
             let living = self.successors(token).find(|next| self.status(*next) == Status::Living);
-            match (server, living) {
-                (Server::GraceSamePair, Some(successor)) => return Reply::Done(successor),
-                (Server::GraceNewestSibling, Some(older)) => self.set(older, Status::Superseded),
+            match living {
+                Some(successor) if server == Server::GraceSamePair => return Reply::Done(successor),
+                Some(older) if server.newest_wins() => self.set(older, Status::Superseded),
                 _ => {}
             }
             return Reply::Done(self.issue(grant, token));
         }
-        if server != Server::StrictRefuses {
+        if !server.only_refuses() {
             self.revoked |= 1 << grant;
         }
         Reply::InvalidGrant

@@ -588,6 +588,16 @@ impl World {
                 next.broken.add(Property::EndedByAnswer);
             }
         }
+        // Whose fault it is waits; what the server says is for all.
+        let concerned = match fate {
+            Fate::NotSent if self.run.local => Bound::All,
+            Fate::NotSent | Fate::Refused => Bound::One(party),
+            _ => Bound::All,
+        };
+        let failed = !matches!(fate, Fate::Done(..) | Fate::Same(_) | Fate::InvalidGrant);
+        if failed && next.record != state.record && after.bound.is_some_and(|bound| bound != concerned) {
+            next.broken.add(Property::BackOff);
+        }
         let server = &state.server;
         let lives = |tokens: Tokens| tokens & server.living() != 0;
         let renews = |token| server.renews(self.run.server, token);
@@ -616,6 +626,9 @@ impl World {
         } else if before.state == Life::Forgotten || matches!(fate, Fate::Same(_)) {
             true
         } else {
+            if before.tokens() & server.living() & !(after.to_revoke | after.tokens()) != 0 {
+                next.broken.add(Property::OwnGrant);
+            }
             brought & server.living() & !(after.to_revoke | after.tokens()) == 0
         };
         if !kept {
@@ -988,7 +1001,7 @@ impl World {
             if facts.is_session() && facts.token != 0 {
                 let own = renews(facts.token) || renews(facts.spare);
                 // After a rollback, a party remembers one of two siblings of one generation.
-                let sibling = self.run.server == Server::GraceNewestSibling && state.cases.has(Case::RolledBack);
+                let sibling = self.run.server.newest_wins() && state.cases.has(Case::RolledBack);
                 if !own && !sibling && living_of(state.settled, grant) {
                     state.broken.add(Property::NothingLost);
                 }
