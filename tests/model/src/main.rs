@@ -1,42 +1,22 @@
-//! Searches, and prints a table.
+//! Searches, and prints a table: `evergrant-model [small | large | mutations] [name of a run]`.
 
-use evergrant_model::report;
-use evergrant_model::rules::Rules;
-use evergrant_model::search::search;
-use evergrant_model::{mutations, runs};
+use std::process::ExitCode;
 
-fn main() {
-    let only = std::env::args().nth(1).unwrap_or_default();
-    if only == "mutations" {
-        for mutation in mutations::all() {
-            let found = search(mutation.run, mutation.rules, Some(mutation.breaks));
-            let all: Vec<_> = found
-                .violations
-                .iter()
-                .map(|(property, trace)| format!("{property} {}", trace.lines().count()))
-                .collect();
-            let ok = found.violations.iter().any(|(property, _)| *property == mutation.breaks);
-            println!(
-                "{} {} | {} | {} states | {}",
-                if ok { "ok    " } else { "MISSED" },
-                mutation.name,
-                mutation.breaks,
-                found.states,
-                all.join(", ")
-            );
-            let sound = search(mutation.run, Rules::SHIPPED, None);
-            if !sound.is_clean() {
-                println!("   NOT SOUND {}", sound.told());
-            }
+use evergrant_model::{mutations, report, runs};
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let bound = words.next().unwrap_or_else(|| "small".to_owned());
+    let only = words.next().unwrap_or_default();
+    let chosen = |runs: Vec<runs::Run>| runs.into_iter().filter(|run| run.name.starts_with(&only)).collect();
+    let good = match bound.as_str() {
+        "small" => report::searches("small", chosen(runs::small())),
+        "large" => report::searches("large", chosen(runs::large())),
+        "mutations" => report::mutations(mutations::all()),
+        other => {
+            eprintln!("there is no bound {other:?}: small, large or mutations");
+            false
         }
-        return;
-    }
-    for run in runs::all() {
-        if !run.name.starts_with(&only) {
-            continue;
-        }
-        let found = search(run, Rules::SHIPPED, None);
-        println!("{}", report::line(&found));
-        print!("{}", found.told());
-    }
+    };
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

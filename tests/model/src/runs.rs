@@ -180,56 +180,66 @@ const ALL: &[Fault] = &[
     WindowCloses,
     RevocationFails,
 ];
-/// The same on one machine.
+/// What makes one generation have several answers.
+const PAUSES: &[Fault] = &[Pause, Ghost, Store, Unusable];
+/// An owner that is alive, and later than anybody waits for.
+const HANGS: &[Fault] = &[Crash, Loss, Store, Pause, Hang];
+/// The same as [`ALL`] on one machine.
 const ALL_LOCAL: &[Fault] =
     &[Crash, Loss, NoConnection, Refused, Throttled, Gateway, Unusable, Store, WindowCloses, RevocationFails];
 
-/// Each for every server.
-pub fn all() -> Vec<Run> {
-    let base = Run::BASE;
+/// A bound for every day: seconds.
+pub fn small() -> Vec<Run> {
+    let base = Run { faults: 2, ..Run::BASE };
     let session = Run { sign_outs: 1, sign_ins: 1, ..base };
-    let runs = [
+    for_each_server(&[
+        Run { name: "plain", may: PLAIN, renewals: 2, early: true, rejections: true, seeds: 1, anyways: 1, ..base },
+        Run { name: "plain, signing out and in", may: PLAIN, faults: 1, seeds: 1, split: true, ..session },
+        Run { name: "back-offs", may: PLAIN, back_off: true, anyways: 1, ..base },
+        Run { name: "shared, everything", may: ALL, renewals: 2, seeds: 1, ..base },
+        Run { name: "shared, three parties", may: ALL, parties: 3, ..base },
+        Run { name: "shared, signing out and in", may: ALL, faults: 1, cascade: true, ..session },
+        Run { name: "shared, three, pauses", may: PAUSES, parties: 3, faults: 3, ..base },
+        Run { name: "local, everything", may: ALL_LOCAL, local: true, renewals: 2, seeds: 1, ..base },
+        Run { name: "local, no ghosts", may: ALL_LOCAL, local: true, drained: true, renewals: 2, ..base },
+        Run { name: "local, hanging", may: HANGS, local: true, renewals: 2, ..base },
+        Run { name: "busy server", may: &[Crash, Loss, Ghost], local: true, busy: true, ..base },
         Run {
-            name: "plain",
-            may: PLAIN,
-            faults: 3,
-            renewals: 2,
-            early: true,
-            rejections: true,
-            seeds: 1,
-            anyways: 1,
-            ..base
-        },
-        Run { name: "plain, signing out and in", may: PLAIN, faults: 2, renewals: 2, seeds: 1, ..session },
-        Run { name: "loads and claims apart", may: PLAIN, faults: 2, renewals: 2, seeds: 1, split: true, ..session },
-        Run { name: "shared, everything", may: ALL, faults: 3, renewals: 2, seeds: 1, ..base },
-        Run { name: "shared, everything, signing out", may: ALL, faults: 2, renewals: 1, ..session },
-        Run { name: "shared, three", parties: 3, may: ALL, faults: 3, renewals: 1, ..base },
-        Run { name: "shared, three, signing out", parties: 3, may: ALL, faults: 2, renewals: 1, ..session },
-        Run { name: "local, everything", local: true, may: ALL_LOCAL, faults: 3, renewals: 2, seeds: 1, ..base },
-        Run { name: "local, three", parties: 3, local: true, may: ALL_LOCAL, faults: 3, renewals: 2, ..base },
-        Run { name: "local, drained", local: true, drained: true, may: ALL_LOCAL, faults: 3, renewals: 2, ..base },
-        Run {
-            name: "local, hang",
-            local: true,
-            may: &[Crash, Loss, Store, Pause, Hang],
-            faults: 3,
-            renewals: 2,
-            ..base
-        },
-        Run { name: "busy", busy: true, local: true, may: &[Crash, Loss, Ghost], faults: 2, renewals: 1, ..base },
-        Run {
-            name: "rollback",
+            name: "store goes back",
+            may: &[Rollback, Loss, Crash],
             versions: true,
             split: true,
-            may: &[Rollback, Loss, Crash],
-            faults: 2,
             renewals: 2,
             ..base
         },
-        Run { name: "cascade", cascade: true, may: &[Crash, Loss, Store], faults: 2, renewals: 1, ..session },
-        Run { name: "forgetting", may: &[Crash, Loss], faults: 2, renewals: 1, forgets: 1, ..session },
-        Run { name: "back-off", back_off: true, may: PLAIN, faults: 3, renewals: 1, anyways: 1, ..base },
-    ];
-    runs.into_iter().flat_map(|run| Server::ALL.map(|server| Run { server, ..run })).collect()
+        Run { name: "forgetting", may: &[Crash, Loss], forgets: 1, faults: 1, ..session },
+    ])
+}
+
+/// The same farther out: minutes.
+pub fn large() -> Vec<Run> {
+    let base = Run { faults: 3, renewals: 2, ..Run::BASE };
+    let session = Run { sign_outs: 1, sign_ins: 1, faults: 2, ..base };
+    for_each_server(&[
+        Run { name: "plain", may: PLAIN, parties: 3, early: true, rejections: true, seeds: 1, anyways: 1, ..base },
+        Run { name: "plain, signing out and in", may: PLAIN, seeds: 1, split: true, ..session },
+        Run { name: "back-offs", may: PLAIN, back_off: true, parties: 3, anyways: 1, ..base },
+        Run { name: "shared, everything", may: ALL, faults: 4, seeds: 1, ..base },
+        Run { name: "shared, three parties", may: ALL, parties: 3, ..base },
+        Run { name: "shared, signing out and in", may: ALL, seeds: 1, ..session },
+        Run { name: "shared, cascade", may: ALL, cascade: true, ..session },
+        Run { name: "shared, three, signing out", may: ALL, parties: 3, renewals: 1, ..session },
+        Run { name: "shared, three, pauses", may: PAUSES, parties: 3, faults: 4, ..base },
+        Run { name: "local, everything", may: ALL_LOCAL, local: true, faults: 4, seeds: 1, ..base },
+        Run { name: "local, three parties", may: ALL_LOCAL, local: true, parties: 3, faults: 4, ..base },
+        Run { name: "local, no ghosts", may: ALL_LOCAL, local: true, drained: true, parties: 3, faults: 4, ..base },
+        Run { name: "local, hanging", may: HANGS, local: true, parties: 3, ..base },
+        Run { name: "busy server", may: &[Crash, Loss, Ghost], local: true, busy: true, parties: 3, ..base },
+        Run { name: "store goes back", may: &[Rollback, Loss, Crash], versions: true, split: true, ..base },
+        Run { name: "forgetting", may: &[Crash, Loss, Store], forgets: 1, ..session },
+    ])
+}
+
+fn for_each_server(runs: &[Run]) -> Vec<Run> {
+    runs.iter().flat_map(|run| Server::ALL.map(|server| Run { server, ..*run })).collect()
 }

@@ -17,6 +17,8 @@
 //! A party is a process: its threads share one slot, and one job runs for a session at a time (`Slot::begin_job`), so that a
 //! party that is not idle starts nothing. A caller that waits is an idle party: it looks again at any time.
 
+use std::cmp::Ordering;
+
 use evergrant::session::record::State as Life;
 
 use crate::properties::{Broken, Case, Cases, Property};
@@ -609,20 +611,12 @@ impl World {
         let same = before.is_session() && before.grant == me.sent.grant;
         let kept = if same && after.is_session() {
             let dropped = (before.tokens() | brought) & server.living() & !after.tokens();
-            let siblings = before.generation > me.sent.generation;
-            let old = dropped != 0
-                && (before.generation > me.sent.generation + 1 || !siblings && lives(1 << before.spare & !1));
-            let third = dropped != 0 && !old && siblings && before.spare != 0;
-            if old {
-                next.cases.add(Case::OldSibling);
-            }
-            if third {
-                next.cases.add(Case::ThirdAnswer);
-            }
-            if old || third {
+            let named = left_out(self.run.server, before, me.sent, dropped).filter(|_| brought != 0);
+            if let Some(case) = named {
+                next.cases.add(case);
                 next.settled &= !dropped;
             }
-            old || third || !lives(before.tokens() | brought) || renews(after.token) || renews(after.spare)
+            named.is_some() || !lives(before.tokens() | brought) || renews(after.token) || renews(after.spare)
         } else if before.state == Life::Forgotten || matches!(fate, Fate::Same(_)) {
             true
         } else {
@@ -1082,6 +1076,18 @@ impl World {
             told += &format!(", version {}", state.version);
         }
         told
+    }
+}
+
+/// The named case in which a Done leaves these living tokens out of a record.
+fn left_out(server: Server, before: &Facts, sent: Presentation, dropped: Tokens) -> Option<Case> {
+    match before.generation.cmp(&(sent.generation + 1)) {
+        _ if dropped == 0 => None,
+        Ordering::Equal => (before.spare != 0).then_some(Case::ThirdAnswer),
+        // Where only the newest lives, the generation between was the spare.
+        Ordering::Greater if server.newest_wins() => Some(Case::ThirdAnswer),
+        Ordering::Greater => Some(Case::OldSibling),
+        Ordering::Less => (dropped >> before.spare & 1 == 1).then_some(Case::OldSibling),
     }
 }
 
