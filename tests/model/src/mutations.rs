@@ -123,6 +123,15 @@ fn decide() -> Vec<Mutation> {
             Property::Counted,
         ),
         mutation(
+            "a doubt is replayed although a sign-in is preferred",
+            |situation, want| match protocol::decide(situation, want) {
+                Decision::Write(..) => Decision::Claim { sends: 2 },
+                other => other,
+            },
+            Run { never_replays: true, ..shared(StrictRevokes, &[Loss], 1) },
+            Property::Claimed,
+        ),
+        mutation(
             "what is lost is tried again without being asked",
             |situation, want| {
                 with_record(situation, want, |record| {

@@ -6,8 +6,6 @@
 //! `renewed_at_ms`, `delete_after_ms`, texts of errors, and how often in a row a back-off was. Time stands still at
 //! [`NOW_MS`] and [`WALL_MS`]; what passes is written into the record instead: see [`Call::Pass`].
 
-use std::collections::HashMap;
-
 use evergrant::Secret;
 use evergrant::config::{EarlyRenewal, LostReply};
 use evergrant::oauth::{Failure, Outcome};
@@ -18,6 +16,7 @@ use evergrant::session::protocol::{
 use evergrant::session::record::{Attempt, Binds, Id, MadeBy, Owner, Record, State};
 use evergrant::store::{Life as OwnerLife, Now};
 use evergrant::token::{Answer, Expiry, Life};
+use hashbrown::HashMap;
 use serde_json::Map;
 
 use crate::rules::Rules;
@@ -283,6 +282,8 @@ pub struct Keep {
     pub back_off: bool,
     /// All parties are on one machine.
     pub local: bool,
+    /// A doubt ends the session.
+    pub never_replays: bool,
 }
 
 /// The table.
@@ -302,7 +303,7 @@ impl Records {
     pub fn new(rules: Rules, keep: Keep) -> Self {
         let policy = Policy {
             renews: true,
-            lost_reply: LostReply::Replay,
+            lost_reply: if keep.never_replays { LostReply::SignIn } else { LostReply::Replay },
             early_renewal: EarlyRenewal::Background,
             renew_before_ms: None,
             local: keep.local,

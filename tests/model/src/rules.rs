@@ -6,6 +6,8 @@ use evergrant::session::protocol::{self, Decision, Fresh, Moment, Sent, Situatio
 use evergrant::session::record::{Attempt, Record};
 use evergrant::token::{Answer, Life};
 
+type Save = fn(Option<&Record>, &Answer, Fresh, Option<Life>, &Moment) -> Option<Record>;
+
 /// What the driver calls. Each is pure.
 #[derive(Clone, Copy)]
 pub struct Rules {
@@ -16,7 +18,7 @@ pub struct Rules {
     /// What an answer makes of a record.
     pub settle: fn(Option<&Record>, &Sent, &Outcome, &Moment) -> Option<Record>,
     /// A sign-in.
-    pub save: fn(Option<&Record>, &Answer, Fresh, Option<Life>, &Moment) -> Option<Record>,
+    pub save: Save,
     /// A sign-out.
     pub sign_out: fn(Option<&Record>, bool, &Moment) -> Option<Record>,
     /// An erasure.

@@ -83,6 +83,8 @@ pub struct Run {
     pub drained: bool,
     /// Back-offs are kept.
     pub back_off: bool,
+    /// `lost_reply: "sign_in"`: a doubt ends the session, and no token is presented twice.
+    pub never_replays: bool,
     /// No more states than this.
     pub most: usize,
 }
@@ -110,6 +112,7 @@ impl Run {
         cascade: false,
         drained: false,
         back_off: false,
+        never_replays: false,
         most: 20_000_000,
     };
 
@@ -120,7 +123,8 @@ impl Run {
 
     /// What its records keep.
     pub fn keep(&self) -> Keep {
-        Keep { known: self.seeds > 0, back_off: self.back_off, local: self.local }
+        let Run { back_off, local, never_replays, seeds, .. } = *self;
+        Keep { known: seeds > 0, back_off, local, never_replays }
     }
 
     /// The named cases that its faults may come to. It says what docs/guarantees.md says.
@@ -212,6 +216,7 @@ pub fn small() -> Vec<Run> {
             renewals: 2,
             ..base
         },
+        Run { name: "never replaying", may: ALL, never_replays: true, renewals: 2, ..base },
         Run { name: "forgetting", may: &[Crash, Loss], forgets: 1, faults: 1, ..session },
     ])
 }
@@ -221,9 +226,9 @@ pub fn large() -> Vec<Run> {
     let base = Run { faults: 3, renewals: 2, ..Run::BASE };
     let session = Run { sign_outs: 1, sign_ins: 1, faults: 2, ..base };
     for_each_server(&[
-        Run { name: "plain", may: PLAIN, parties: 3, early: true, rejections: true, seeds: 1, anyways: 1, ..base },
+        Run { name: "plain", may: PLAIN, faults: 4, early: true, rejections: true, seeds: 1, anyways: 1, ..base },
         Run { name: "plain, signing out and in", may: PLAIN, seeds: 1, split: true, ..session },
-        Run { name: "back-offs", may: PLAIN, back_off: true, parties: 3, anyways: 1, ..base },
+        Run { name: "back-offs", may: PLAIN, back_off: true, parties: 3, faults: 4, anyways: 1, ..base },
         Run { name: "shared, everything", may: ALL, faults: 4, seeds: 1, ..base },
         Run { name: "shared, three parties", may: ALL, parties: 3, ..base },
         Run { name: "shared, signing out and in", may: ALL, seeds: 1, ..session },
@@ -236,6 +241,7 @@ pub fn large() -> Vec<Run> {
         Run { name: "local, hanging", may: HANGS, local: true, parties: 3, ..base },
         Run { name: "busy server", may: &[Crash, Loss, Ghost], local: true, busy: true, parties: 3, ..base },
         Run { name: "store goes back", may: &[Rollback, Loss, Crash], versions: true, split: true, ..base },
+        Run { name: "never replaying", may: ALL, never_replays: true, parties: 3, faults: 4, ..base },
         Run { name: "forgetting", may: &[Crash, Loss, Store], forgets: 1, ..session },
     ])
 }

@@ -307,7 +307,7 @@ impl World {
         }
         let ended = after.state == Life::Ended && before.state != Life::Ended;
         let renews = |token| state.server.renews(self.run.server, token);
-        if ended && (renews(after.token) || renews(after.spare)) {
+        if ended && !self.run.never_replays && (renews(after.token) || renews(after.spare)) {
             state.broken.add(Property::EndedForGood);
         }
     }
@@ -511,6 +511,9 @@ impl World {
         me.phase = Phase::Waiting;
         let late = me.late;
         add_presented(&mut next, token, 1);
+        if self.run.never_replays && self.run.server != Server::NoRotation && presented(&next, token) > 1 {
+            next.broken.add(Property::Claimed);
+        }
         let trusted = !state.cases.has(Case::RolledBack);
         let open = |other: &Party| other.phase == Phase::Waiting && other.sent.grant == grant && !other.late;
         if trusted && !late && state.parties.iter().any(open) {
@@ -999,10 +1002,11 @@ impl World {
                 if !own && !sibling && living_of(state.settled, grant) {
                     state.broken.add(Property::NothingLost);
                 }
-                if facts.state == Life::Ended && own {
+                if facts.state == Life::Ended && own && !self.run.never_replays {
                     state.broken.add(Property::EndedForGood);
                 }
-                if !own && state.left >> grant & 1 == 0 && !state.cases.cost_a_session() {
+                let chosen = facts.rotation_lost && self.run.never_replays;
+                if !own && !chosen && state.left >> grant & 1 == 0 && !state.cases.cost_a_session() {
                     state.broken.add(Property::LostForACause);
                 }
             }
@@ -1034,7 +1038,8 @@ impl World {
             let role = (attempt.is_some(), exchange, facts.made_by == Some(party), bound);
             (state.parties[usize::from(party)], request.copied(), role)
         };
-        order[..usize::from(self.run.parties)].sort_by_cached_key(|party| key(*party));
+        let keys = order.map(key);
+        order[..usize::from(self.run.parties)].sort_by_key(|party| keys[usize::from(*party)]);
         if order == [0, 1, 2] {
             return order;
         }
