@@ -206,6 +206,17 @@ fn settle() -> Vec<Mutation> {
             Property::EndedByAnswer,
         ),
         mutation(
+            "1: a refusal of the client ends the session",
+            |record, sent, outcome, moment| match outcome {
+                Outcome::Refused(failure) => {
+                    protocol::settle(record, sent, &Outcome::InvalidGrant(failure.clone()), moment)
+                }
+                _ => protocol::settle(record, sent, outcome, moment),
+            },
+            shared(StrictRevokes, &[Refused], 1),
+            Property::EndedForGood,
+        ),
+        mutation(
             "1: NotSent clears an earlier send's doubt",
             |record, sent, outcome, moment| {
                 clears(record, sent, outcome, moment, |outcome| matches!(outcome, Outcome::NotSent(_)))
@@ -271,6 +282,18 @@ fn settle() -> Vec<Mutation> {
             Property::OneExchange,
         ),
         mutation(
+            "2: a late Done clears another's open attempt, before that one sends",
+            |record, sent, outcome, moment| {
+                settled(record, sent, outcome, moment, |next| {
+                    if matches!(outcome, Outcome::Done(_)) {
+                        next.attempt = None;
+                    }
+                })
+            },
+            shared(StrictRefuses, &[Pause], 1),
+            Property::HoldsAttempt,
+        ),
+        mutation(
             "2: a late invalid_grant ends what another is trying",
             |record, sent, outcome, moment| {
                 let mut record = record?.clone();
@@ -329,7 +352,7 @@ fn settle() -> Vec<Mutation> {
                 })
             },
             newest,
-            Property::NothingDropped,
+            Property::NothingLost,
         ),
         mutation(
             "7: an end of the next generation cannot be revived",
@@ -495,7 +518,7 @@ fn writes() -> Vec<Mutation> {
                 ..SHIPPED
             },
             run: shared(StrictRevokes, &[], 0),
-            breaks: Property::Claimed,
+            breaks: Property::HoldsAttempt,
         },
     ]
 }

@@ -10,6 +10,8 @@ pub enum Property {
     Claimed,
     /// 1. Only what may have been presented before is counted as a replay.
     Counted,
+    /// 2. Only the holder of an open attempt presents, or one past its deadline. (A sign-out in between takes it away.)
+    HoldsAttempt,
     /// 2. Never two open exchanges of one grant, none of them past its deadline.
     OneExchange,
     /// 3. No write leaves a record that cannot renew, if the record or the answer had a living token.
@@ -40,9 +42,10 @@ pub enum Property {
 
 impl Property {
     /// All of them.
-    pub const ALL: [Property; 15] = [
+    pub const ALL: [Property; 16] = [
         Property::Claimed,
         Property::Counted,
+        Property::HoldsAttempt,
         Property::OneExchange,
         Property::NothingDropped,
         Property::NothingLost,

@@ -294,7 +294,7 @@ impl World {
                 NEW => FRESH_VERSION,
                 // It begins at 1 again, which only a mutation does.
                 step if step < -500 => 1,
-                step => (i16::from(state.version) + step) as u8,
+                step => u8::try_from(i16::from(state.version) + step).expect("fewer versions"),
             };
         } else {
             // Whoever has loaded before will not write.
@@ -515,6 +515,11 @@ impl World {
             next.broken.add(Property::Claimed);
         }
         let trusted = !state.cases.has(Case::RolledBack);
+        let facts = self.facts(state);
+        let holds = facts.attempt.is_some_and(|attempt| attempt.exchange == Some(party));
+        if trusted && !late && !holds && facts.is_session() && facts.grant == grant {
+            next.broken.add(Property::HoldsAttempt);
+        }
         let open = |other: &Party| other.phase == Phase::Waiting && other.sent.grant == grant && !other.late;
         if trusted && !late && state.parties.iter().any(open) {
             next.broken.add(Property::OneExchange);

@@ -1,6 +1,6 @@
 //! A small bound of what `make prove` searches, and every broken rule.
 
-use evergrant_model::properties::Case;
+use evergrant_model::properties::{Case, Property};
 use evergrant_model::report::{caught, side_by_side};
 use evergrant_model::rules::Rules;
 use evergrant_model::runs::{self, Fault, Run};
@@ -15,7 +15,10 @@ fn every_property_holds() {
 
 #[test]
 fn every_broken_rule_is_noticed() {
-    let caught = side_by_side(&mutations::all(), caught, |_| ());
+    let all = mutations::all();
+    let idle = Property::ALL.into_iter().filter(|property| all.iter().all(|mutation| mutation.breaks != *property));
+    assert_eq!(idle.collect::<Vec<_>>(), [], "properties that nothing breaks");
+    let caught = side_by_side(&all, caught, |_| ());
     let missed: Vec<_> = caught.into_iter().filter_map(Result::err).collect();
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
@@ -58,6 +61,28 @@ fn a_server_that_merely_refuses_loses_nothing_else() {
         let others = Case::ALL.into_iter().filter(|case| *case != Case::LostReply && found.cases.has(*case));
         assert_eq!(others.count(), 0, "{:?}", found.cases);
     }
+}
+
+/// The search takes parties that differ in name only for the same, and versions for "written since" or not. Where versions
+/// count, it does neither; what it finds, and how soon, is the same.
+#[test]
+fn what_the_search_leaves_out_makes_no_difference() {
+    let depth = |mutation: &mutations::Mutation, run| {
+        let found = search(run, mutation.rules, Some(mutation.breaks));
+        let (_, trace) = found.violations.into_iter().find(|(property, _)| *property == mutation.breaks)?;
+        Some(trace.lines().count())
+    };
+    let differing = side_by_side(
+        &mutations::all(),
+        |mutation| {
+            let whole = Run { versions: true, ..mutation.run };
+            let depths = (depth(mutation, mutation.run), depth(mutation, whole));
+            (depths.0 != depths.1).then(|| format!("{}: {depths:?}", mutation.name))
+        },
+        |_| (),
+    );
+    let differing: Vec<_> = differing.into_iter().flatten().collect();
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
 /// The same states each time, and none twice: a search that forgot some would not notice.
