@@ -1,7 +1,7 @@
 //! Each rule of docs/protocol.md broken once, and the property that must notice it.
 //!
-//! A few rules are not here, because breaking them costs time and nothing else: that Unknown marks its doubt at once (its
-//! owner could take it over all the same), and that an answer clears its sender's own barrier.
+//! A few rules are not here, because breaking them costs time and nothing else: that Unknown marks its doubt at once
+//! (its owner could take it over all the same), and that an answer clears its sender's own barrier.
 
 use evergrant::oauth::Outcome;
 use evergrant::session::protocol::{self, Decision, Moment, Sent, Situation, Want};

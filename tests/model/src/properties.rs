@@ -102,8 +102,8 @@ pub enum Case {
     RolledBack,
     /// A third answer for one generation finds the one spare taken.
     ThirdAnswer,
-    /// A living sibling of an older generation is not kept: its answer comes two generations late, or it was the spare of
-    /// a generation that has been renewed.
+    /// A living sibling of an older generation is not kept: its answer comes two generations late, or it was the spare
+    /// of a generation that has been renewed.
     OldSibling,
 }
 

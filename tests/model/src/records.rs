@@ -1,6 +1,6 @@
-//! Real records, by number. A record is brought into a canonical form after each call of a real function (ids,
-//! versions and times are numbers that are used again), and kept once. The functions are pure, so the result of a call is kept too:
-//! what a search of millions of states costs is a look into a table.
+//! Real records, by number. A record is brought into a canonical form after each call of a real function (ids, versions
+//! and times are numbers that are used again), and kept once. The functions are pure, so the result of a call is kept
+//! too: what a search of millions of states costs is a look into a table.
 //!
 //! What the functions cannot tell apart is one record here: the version (a state has it), `history`,
 //! `renewed_at_ms`, `delete_after_ms`, texts of errors, and how often in a row a back-off was. Time stands still at
@@ -166,7 +166,7 @@ pub struct Look {
     /// Who.
     pub party: u8,
     /// What it knows of the attempt's owner.
-    pub owner: OwnerLife8,
+    pub owner: Pulse,
     /// What it remembers.
     pub seen: Number,
     /// How much higher that one's version is.
@@ -175,9 +175,9 @@ pub struct Look {
     pub wanted: Wanted,
 }
 
-/// [`OwnerLife`], which has no hash.
+/// What is known of an attempt's owner: [`OwnerLife`], which has no hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum OwnerLife8 {
+pub enum Pulse {
     /// It is alive.
     Alive,
     /// It is dead.
@@ -195,8 +195,8 @@ pub enum Effect {
     SignIn,
     /// A back-off binds.
     BackOff,
-    /// Claim with this many sends. `true`: although the token is good.
-    Claim(u8, bool),
+    /// Claim with this many sends.
+    Claim(u8),
     /// Write this record, whose version is that many higher. [`NEW`]: a new one.
     Write(Number, i16),
 }
@@ -431,9 +431,9 @@ impl Records {
             wall_ms: WALL_MS,
             party: &self.members[usize::from(party)],
             owner: match owner {
-                OwnerLife8::Alive => OwnerLife::Alive,
-                OwnerLife8::Dead => OwnerLife::Dead,
-                OwnerLife8::Unknown => OwnerLife::Unknown,
+                Pulse::Alive => OwnerLife::Alive,
+                Pulse::Dead => OwnerLife::Dead,
+                Pulse::Unknown => OwnerLife::Unknown,
             },
             // A party decides only while none of its exchanges runs.
             runs_here: false,
@@ -441,8 +441,7 @@ impl Records {
         };
         match (self.rules.decide)(&situation, &want) {
             Decision::Serve { early: None } | Decision::Adopt | Decision::Wait => Effect::Nothing,
-            Decision::Serve { early: Some(sends) } => Effect::Claim(sends as u8, true),
-            Decision::Claim { sends } => Effect::Claim(sends as u8, false),
+            Decision::Serve { early: Some(sends) } | Decision::Claim { sends } => Effect::Claim(sends as u8),
             Decision::Refuse(Refusal::SignIn { .. }) => Effect::SignIn,
             Decision::Refuse(Refusal::BackOff { .. }) => Effect::BackOff,
             Decision::Write(next, Correction::RolledBack | Correction::DoubtEnded) => {

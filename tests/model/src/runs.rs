@@ -157,7 +157,13 @@ impl Run {
         // Only these answer a refresh token twice, and differently.
         match self.server {
             Server::GraceAllSiblings => cases.0 |= Cases::of(&[Case::ThirdAnswer, Case::OldSibling]).0,
-            server if server.newest_wins() => cases.add(Case::ThirdAnswer),
+            server if server.newest_wins() => {
+                cases.add(Case::ThirdAnswer);
+                // A store that goes back can make one token the current one of two generations.
+                if self.may(Fault::Rollback) {
+                    cases.add(Case::OldSibling);
+                }
+            }
             _ => {}
         }
         cases

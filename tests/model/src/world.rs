@@ -1,21 +1,21 @@
 //! Parties, a store with compare-and-swap, a network, a server, time and users: every step that can be next.
 //!
-//! The steps of a party are those of `exchange` and `settle` in src/session/renewer/job.rs, cut wherever another party's step,
-//! a crash or a pause makes a difference:
+//! The steps of a party are those of `exchange` and `settle` in src/session/renewer/job.rs, cut wherever another
+//! party's step, a crash or a pause makes a difference:
 //!
 //! | step | stands for |
 //! |---|---|
 //! | decides | `load_at`, `Renewer::decide`, `correct` |
 //! | claims | `protocol::claim` and its compare-and-swap; after an error, `is_claimed` |
-//! | looks once more | the gate (`is_claimed`, for a replay) and the check of the clock (`Body::read` in src/oauth/http.rs) |
+//! | looks once more | the gate (`is_claimed`, for a replay), the check of the clock (`read` in src/oauth/http.rs) |
 //! | sends | the first byte |
 //! | receives, gives up | the end of `oauth::refresh` |
 //! | settles | one turn of the loop in `settle`: load, settle, compare-and-swap, publish |
 //! | commits later | a later turn of that loop, after a Done could not be committed |
 //! | revokes | `Renewer::revoke` |
 //!
-//! A party is a process: its threads share one slot, and one job runs for a session at a time (`Slot::begin_job`), so that a
-//! party that is not idle starts nothing. A caller that waits is an idle party: it looks again at any time.
+//! A party is a process: its threads share one slot, and one job runs for a session at a time (`Slot::begin_job`), so
+//! that a party that is not idle starts nothing. A caller that waits is an idle party: it looks again at any time.
 
 use std::cmp::Ordering;
 
@@ -23,7 +23,7 @@ use evergrant::session::record::State as Life;
 
 use crate::properties::{Broken, Case, Cases, Property};
 use crate::records::{
-    ACCESS, Bound, Call, Effect, Facts, Fate, Look, NEW, Number, OwnerLife8, PARTIES, Passing, Presentation,
+    ACCESS, Bound, Call, Effect, Facts, Fate, Look, NEW, Number, PARTIES, Passing, Presentation, Pulse,
 };
 use crate::records::{Records, Stage, Wanted};
 use crate::rules::Rules;
@@ -367,10 +367,10 @@ impl World {
         let me = state.parties[usize::from(party)];
         let unanswered = |other: &Request| other.from == GONE && other.way < Way::Back(Reply::Done(0));
         let owner = match facts.attempt.map(|attempt| attempt.owner) {
-            Some(Some(owner)) if owner != party && !self.run.local => OwnerLife8::Unknown,
-            Some(None) if !self.run.local => OwnerLife8::Unknown,
-            Some(None) if !self.run.drained || !state.requests.iter().any(unanswered) => OwnerLife8::Dead,
-            _ => OwnerLife8::Alive,
+            Some(Some(owner)) if owner != party && !self.run.local => Pulse::Unknown,
+            Some(None) if !self.run.local => Pulse::Unknown,
+            Some(None) if !self.run.drained || !state.requests.iter().any(unanswered) => Pulse::Dead,
+            _ => Pulse::Alive,
         };
         let seen_ahead =
             if self.run.versions && me.seen.is_some() { me.seen_version as i8 - state.version as i8 } else { 0 };
@@ -394,7 +394,7 @@ impl World {
                 let told = self.told(&next);
                 self.progress(next, |name| format!("{} knows better and writes {told}", name(party)));
             }
-            Effect::Claim(sends, _) => {
+            Effect::Claim(sends) => {
                 match wanted {
                     Wanted::Other => next.budget.renewals -= 1,
                     Wanted::Anyway => next.budget.anyways -= 1,

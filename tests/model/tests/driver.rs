@@ -1,5 +1,5 @@
-//! The model's steps are the driver's: these are the places where src/session/renewer does what `world` has a step for. Who
-//! moves one, or adds one, finds the model's step here and moves it too.
+//! The model's steps are the driver's: these are the places where src/session/renewer does what `world` has a step for.
+//! Who moves one, or adds one, finds the model's step here and moves it too.
 
 /// The text of one function: from its name to the next line that closes a block at its indentation.
 fn body<'a>(source: &'a str, name: &str) -> &'a str {

@@ -23,8 +23,8 @@ fn every_broken_rule_is_noticed() {
     assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
 
-/// The table in docs/guarantees.md, "What a crash or a pause can cost": each case happens where it says, and nowhere else.
-/// (That it happens nowhere else in all other runs is a property: `Unexpected`.)
+/// The table in docs/guarantees.md, "What a crash or a pause can cost": each case happens where it says, and nowhere
+/// else. (That it happens nowhere else in all other runs is a property: `Unexpected`.)
 #[test]
 fn the_named_cases_happen_where_the_documentation_says() {
     use Server::*;
@@ -63,8 +63,8 @@ fn a_server_that_merely_refuses_loses_nothing_else() {
     }
 }
 
-/// The search takes parties that differ in name only for the same, and versions for "written since" or not. Where versions
-/// count, it does neither; what it finds, and how soon, is the same.
+/// The search takes parties that differ in name only for the same, and versions for "written since" or not. Where
+/// versions count, it does neither; what it finds, and how soon, is the same.
 #[test]
 fn what_the_search_leaves_out_makes_no_difference() {
     let depth = |mutation: &mutations::Mutation, run| {
