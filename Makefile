@@ -6,6 +6,8 @@ CARGO ?= cargo
 RUSTC ?= rustc
 LD ?= ld
 OBJCOPY ?= objcopy
+PYTHON ?= python3
+NODE ?= node
 
 DESTDIR ?=
 PREFIX ?= /usr/local
@@ -20,6 +22,7 @@ FUNCTIONS := $(shell sed -n 's/^ *"name": "\(evergrant_.*\)",$$/\1/p' include/ev
 
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 STAGE := $(CURDIR)/build/stage
+STAGED := PREFIX=$(STAGE) DESTDIR= LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include DATADIR=$(STAGE)/share
 
 ifeq ($(shell uname -s),Darwin)
 SHARED := libevergrant.dylib
@@ -64,6 +67,28 @@ build/libs-private:
 	@rm -f build/empty.a
 	@test -s $@ || { rm $@; echo "rustc did not name the libraries"; exit 1; }
 
+# ---- packages
+
+MACHINE ?= $(shell uname -m)
+
+.PHONY: dist
+dist: build/venv/packaging/made ## Build the packages for this MACHINE into dist/: wheel, sdist, npm tarballs
+	packaging/dist.sh $(MACHINE)
+
+.PHONY: dist-musl
+dist-musl: build/venv/packaging/made ## The same, for musl too; its Rust target must be there (`rustup target add`)
+	packaging/dist.sh $(MACHINE) musl
+
+build/venv/packaging/made: packaging/requirements.txt
+build/venv/packages/made: tests/bindings/requirements.txt
+build/venv/%/made:
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# ---- the demo
+
 DEMO := $(wildcard bindings/c/examples/demo/*.c)
 DEMO_RPATH := $(if $(filter Darwin,$(shell uname -s)),@loader_path,$$ORIGIN)
 TEST_SERVER := $(or $(CARGO_TARGET_DIR),target)/debug/evergrant-test-server
@@ -72,8 +97,10 @@ TEST_SERVER := $(or $(CARGO_TARGET_DIR),target)/debug/evergrant-test-server
 demo: demo-program ## See it work, each line checked; with EVERGRANT_CONFIG=my-org.json against your own org
 ifndef EVERGRANT_CONFIG
 	$(CARGO) build -p evergrant-test-server
+	@$(MAKE) --no-print-directory --silent build/demo/node/made
 endif
-	@build/demo/demo $(TEST_SERVER)
+	@EVERGRANT_LIBRARY=$(abspath $(RELEASE))/$(SHARED) PYTHONPATH=$(CURDIR)/bindings/python/src \
+		build/demo/demo $(TEST_SERVER) $(PYTHON) $(NODE)
 
 .PHONY: demo-program
 demo-program:
@@ -85,6 +112,15 @@ demo-program:
 build/demo/demo: $(DEMO) bindings/c/examples/demo/demo.h include/evergrant.h
 	$(CC) -std=c99 -O2 -Wall -Wextra -Wpedantic -Werror $(CFLAGS) -Iinclude $(DEMO) build/demo/$(SHARED_ABI) \
 		'-Wl,-rpath,$(DEMO_RPATH)' $(LDFLAGS) -o $@
+
+# A program beside the binding and its one dependency; the library is the one above, so no package for the platform.
+build/demo/node/made: bindings/node/examples/demo.mjs $(wildcard bindings/node/*.js* bindings/node/lib/*.js)
+	@rm -rf $(@D)
+	@mkdir -p $(@D)
+	@cp $< $(@D)
+	@echo '{"private": true}' > $(@D)/package.json
+	npm install --prefix $(@D) --install-links --no-audit --no-fund --loglevel=error ./bindings/node
+	@touch $@
 
 .PHONY: test-demo
 test-demo: ## Test `make demo`, in both of its modes
@@ -118,15 +154,19 @@ uninstall: ## Remove what `make install` with the same variables has installed
 	-rmdir $(DESTDIR)$(DATADIR)/evergrant
 
 .PHONY: test
-test: test-setup ## Test everything: the core, the C interface, real servers, real processes
+test: test-setup ## Test everything: the core, the C interface, the packages, real servers, real processes
 	$(CARGO) test --workspace
-	$(MAKE) --no-print-directory test-c test-demo
+	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages
 
 .PHONY: check
-check: ## Look for what tests do not find: format, lints, documentation, repetitions of facts
+check: test-setup dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+	build/venv/packages/bin/ruff check --quiet tests/bindings
+	build/venv/packages/bin/ruff format --quiet --check tests/bindings
+	bindings/python/test.sh --check
+	bindings/node/test.sh check
 
 .PHONY: check-targets
 check-targets: ## Type-check for macOS and Windows, if `rustup target add` has them (docs/guarantees.md, "Platforms")
@@ -141,15 +181,40 @@ test-setup: ## Install what the tests need and this machine lacks (Debian, Ubunt
 # Against an installation in build/stage, so that installing and the pkg-config file are tested too.
 .PHONY: test-c
 test-c: test-setup ## Test the C interface: exported symbols, C and C++ programs, sanitizers, valgrind
-	$(MAKE) --no-print-directory install PREFIX=$(STAGE) DESTDIR= LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include DATADIR=$(STAGE)/share
+	$(MAKE) --no-print-directory install $(STAGED)
 	$(CARGO) test --quiet --test capi -- --include-ignored
 	$(CARGO) build --release --package evergrant-test-server
 	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig tests/with-server.sh tests/c/run.sh $(PROGRAMS)
 	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig tests/c/examples.sh
 
+.PHONY: test-server
+test-server:
+	$(CARGO) build --quiet --package evergrant-test-server
+
+# What follows tests the packages of dist/, not the source tree.
+TEST_PACKAGES := EVERGRANT_TEST_SERVER_PROGRAM=$(abspath $(TEST_SERVER))
+
+.PHONY: test-packages
+test-packages: test-setup dist test-server build/venv/packages/made ## Test dist/: contents, installs, one table for all
+	$(CARGO) build --release
+	$(TEST_PACKAGES) build/venv/packages/bin/python -m pytest tests/bindings
+
+.PHONY: test-python
+test-python: test-setup dist test-server ## Test the Python package, installed from its wheel
+	$(TEST_PACKAGES) bindings/python/test.sh
+
+.PHONY: test-node
+test-node: test-setup dist test-server ## Test the Node packages, installed from their tarballs
+	$(TEST_PACKAGES) bindings/node/test.sh
+
+.PHONY: test-languages
+test-languages: test-setup dist test-server ## Test C, Python and Node processes on one session, for three minutes
+	$(MAKE) --no-print-directory install $(STAGED)
+	$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT tests/languages/run.sh
+
 .PHONY: bench
-bench: ## Measure beside peers and print one table; BENCHES="memory size" runs some, BENCH_FULL=1 has a million sessions
+bench: dist ## Measure beside peers and print one table; BENCHES="memory size" runs some, BENCH_FULL=1 has a million sessions
 	benches/setup.sh
-	$(MAKE) --no-print-directory install PREFIX=$(STAGE) DESTDIR= LIBDIR=$(STAGE)/lib INCLUDEDIR=$(STAGE)/include DATADIR=$(STAGE)/share
+	$(MAKE) --no-print-directory install $(STAGED)
 	$(CARGO) build --release --package evergrant-test-server
 	PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig benches/run.sh $(BENCHES)

@@ -1,8 +1,7 @@
 /*
- * What every benchmark needs: clocks, rounds, the spread of a figure, and rows of the table.
+ * What every benchmark needs: clocks, rounds, and rows of the table.
  *
- * Ours and the peer run in turn in each of ROUNDS rounds; a ratio is taken within one round. A row shows the least, the
- * median and the greatest of the rounds.
+ * Ours and the peer run in turn in each of ROUNDS rounds; a ratio is taken within one round.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -76,33 +75,25 @@ static inline double median(double *figures, int count)
     return figures[count / 2];
 }
 
-static inline void spread(char *text, size_t size, const double *figures, double unit, const char *name)
+static inline void figures(const double *of, double unit)
 {
-    double sorted[ROUNDS], middle;
-    int digits;
-    memcpy(sorted, figures, sizeof sorted);
-    middle = median(sorted, ROUNDS) / unit;
-    digits = middle < 10 && middle > -10 ? 2 : middle < 100 && middle > -100 ? 1 : 0;
-    snprintf(text, size, "%.*f / %.*f / %.*f%s%s", digits, sorted[0] / unit, digits, middle, digits,
-             sorted[ROUNDS - 1] / unit, *name ? " " : "", name);
+    int i;
+    for (i = 0; of && i < ROUNDS; i++)
+        printf(" %.6g", of[i] / unit);
 }
 
-/* One row of the table. `ours` and `peer` (may be NULL) are in nanoseconds, or in whatever `unit` is 1 of. */
+/*
+ * One row of the table, as table.awk reads it. `ours` and `peer` (may be NULL) are in nanoseconds, or in whatever
+ * `unit` is 1 of.
+ */
 static inline void row(const char *what, const double *ours, const double *peer, double unit, const char *name,
                        const char *target)
 {
-    char text[2][96], ratio[96] = "";
-    rounds ratios;
-    spread(text[0], sizeof text[0], ours, unit, name);
-    *text[1] = '\0';
-    if (peer) {
-        int i;
-        spread(text[1], sizeof text[1], peer, unit, name);
-        for (i = 0; i < ROUNDS; i++)
-            ratios[i] = ours[i] / peer[i];
-        spread(ratio, sizeof ratio, ratios, 1, "");
-    }
-    printf("%s\t%s\t%s\t%s\t%s\n", what, text[0], text[1], ratio, target);
+    printf("%s\t%s\t%s\t", what, name, target);
+    figures(ours, unit);
+    putchar('\t');
+    figures(peer, unit);
+    putchar('\n');
     fflush(stdout);
 }
 

@@ -1,6 +1,8 @@
 /*
- * A process from its start to its end, for one token that the store still has: no network. Arguments: the directory of
- * the programs, a directory on a real disk.
+ * Two commands in turn, each as a whole process from its start to its end.
+ *
+ * Arguments: STARTS WHAT TARGET [--over TARGET] OURS ... -- PEER ...
+ * A figure is the median of STARTS starts. --over adds a row of what ours takes longer than the peer.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -8,58 +10,48 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { STARTS = 25 };
+enum { MOST = 100 };
 
 extern char **environ;
 
-static double start(const char *program, const char *argument)
+static double start(char **command, int starts)
 {
-    char *arguments[] = {(char *)program, (char *)argument, NULL};
-    double each[STARTS];
+    double each[MOST];
     int i;
-    for (i = 0; i < STARTS; i++) {
+    for (i = 0; i < starts; i++) {
         pid_t process;
         int status;
         double begin = wall_ns();
-        if (posix_spawn(&process, program, NULL, NULL, arguments, environ) != 0 ||
+        if (posix_spawnp(&process, command[0], NULL, NULL, command, environ) != 0 ||
             waitpid(process, &status, 0) != process || status != 0)
-            die(program, "has failed");
+            die(command[0], "has failed");
         each[i] = wall_ns() - begin;
     }
-    return median(each, STARTS);
+    return median(each, starts);
 }
 
 int main(int count, char **arguments)
 {
-    static const char token[] = "{\"access_token\":\"00Dxx0000001gPL!AQcAQH0dMHZfz972Szmpkb58urFRkgeBGsxL\",\"refresh_"
-                                "token\":\"5Aep861KIwKdekr90KlxVVUI47zdR6dOfs\",\"expires_in\":86400,\"token_type\":"
-                                "\"Bearer\",\"instance_url\":\"https://example.my.salesforce.com\"}";
-    char ours[512], curl[512], empty[512], config[1024], path[512];
-    rounds us, them, nothing;
-    evergrant_client *client;
-    FILE *file;
-    int i;
-    if (count != 3)
-        die(arguments[0], "PROGRAMS DIRECTORY");
-    snprintf(ours, sizeof ours, "%s/start-evergrant", arguments[1]);
-    snprintf(curl, sizeof curl, "%s/start-curl", arguments[1]);
-    snprintf(empty, sizeof empty, "%s/start-empty", arguments[1]);
-    snprintf(config, sizeof config,
-             "{\"token_endpoint\":\"http://127.0.0.1:1/token\",\"client_id\":\"c\",\"store\":\"sqlite:%s/start.db\"}",
-             arguments[2]);
-    client = open_client(config);
-    OK(evergrant_session_save(client, "bench", token, &error));
-    close_client(client);
-    snprintf(path, sizeof path, "%s/start.json", arguments[2]);
-    file = fopen(path, "w");
-    if (!file || fputs(token, file) < 0 || fclose(file) != 0)
-        die(path, "cannot be written");
-    for (i = 0; i < ROUNDS; i++) {
-        us[i] = start(ours, config);
-        them[i] = start(curl, path);
-        nothing[i] = start(empty, NULL);
+    const char *over = NULL;
+    char **ours = arguments + 4, **peer;
+    rounds us, them, more;
+    int i, starts = count > 1 ? atoi(arguments[1]) : 0;
+    if (count > 6 && strcmp(arguments[4], "--over") == 0) {
+        over = arguments[5];
+        ours += 2;
     }
-    row("process start to token and exit; peer: libcurl + JSON file", us, them, MS, "<= 3 ms");
-    row("  peer: an empty program", us, nothing, MS, "");
+    for (peer = ours; *peer && strcmp(*peer, "--") != 0; peer++)
+        ;
+    if (starts < 1 || starts > MOST || !*peer || peer == ours || !peer[1])
+        die(arguments[0], "STARTS WHAT TARGET [--over TARGET] OURS ... -- PEER ...");
+    *peer++ = NULL;
+    for (i = 0; i < ROUNDS; i++) {
+        us[i] = start(ours, starts);
+        them[i] = start(peer, starts);
+        more[i] = us[i] - them[i];
+    }
+    row(arguments[2], us, them, MS, arguments[3]);
+    if (over)
+        row("  more than that peer", more, NULL, MS, over);
     return 0;
 }

@@ -148,8 +148,9 @@ evergrant_status evergrant_json_member(const char *json,
 
 /**
  * Whether a resource server's answer means "this access token is dead": a 401, except for bodies that are known never
- * to heal by renewing, and Salesforce's 403 with Bad_OAuth_Token. If so, call evergrant_session_renew() with the
- * rejected token, and repeat the request once (RFC 6750 section 3.1).
+ * to heal by renewing, and what Salesforce's APIs answer besides: 403 with Bad_OAuth_Token, 400 with InvalidSessionId
+ * (Bulk), the SOAP fault INVALID_SESSION_ID. If so, call evergrant_session_renew() with the rejected token, and repeat
+ * the request once (RFC 6750 section 3.1).
  *
  * @param http_status  The answer's HTTP status.
  * @param body         The answer's body; NULL if there is none.
@@ -531,9 +532,10 @@ evergrant_status evergrant_queue_open(evergrant_queue **queue_out,
  *
  * `call` is the name of a function less `evergrant_`; the other members are its arguments, less client and outputs.
  * What the function takes as JSON text is JSON here: `options`, `token`, `request`, `sign_in` for its `options_json`,
- * `token_json` and so on. A null member counts as absent. There are session_save, session_token, session_access_token,
- * session_renew, session_describe, session_list, session_introspect, session_sign_out, session_forget, client_stats,
- * client_events, client_close, sign_in_start, sign_in_finish, sign_in_with_password and, without a client, refresh.
+ * `token_json` and so on. A null member counts as absent; without `max_wait_ms`, client_close waits for `exit_wait_ms`
+ * of the configuration. There are session_save, session_token, session_access_token, session_renew, session_describe,
+ * session_list, session_introspect, session_sign_out, session_forget, client_stats, client_events, client_close,
+ * sign_in_start, sign_in_finish, sign_in_with_password and, without a client, refresh.
  *
  * @param client     NULL for `refresh` only. It may be closed and freed while the call is under way.
  * @param tag        Comes back with the result. Keep it below 2^53 if a JSON parser reads numbers as double.

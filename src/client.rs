@@ -54,7 +54,12 @@ fn bare_failure(outcome: &Outcome) -> Error {
         }
         _ => "",
     };
-    outcome.error(|failure| format!("{}{meaning}", failure.message))
+    let mut error = outcome.error(|failure| format!("{}{meaning}", failure.message));
+    if error.reason.as_deref() == Some("used_elsewhere_or_revoked") {
+        // Only a session knows what was done with its token.
+        error.reason = Some("expired_or_revoked".to_owned());
+    }
+    error
 }
 
 pub use crate::oauth::salesforce::is_rejection;
@@ -150,10 +155,12 @@ impl Client {
     /// Lets open exchanges settle for at most `max_wait_ms`; [`Status::TimedOut`] if one is still open then. Waiting
     /// callers get [`Status::Closed`] at once. Closing again is harmless.
     pub fn close(&self, max_wait_ms: u32) -> Status {
-        block_on(self.wait_for_close(Instant::now() + Duration::from_millis(max_wait_ms.into())))
+        block_on(self.wait_for_close(Some(Instant::now() + Duration::from_millis(max_wait_ms.into()))))
     }
 
-    pub(crate) async fn wait_for_close(&self, until: Instant) -> Status {
+    /// Without `until` it waits as long as at a normal exit (`exit_wait_ms`).
+    pub(crate) async fn wait_for_close(&self, until: Option<Instant>) -> Status {
+        let until = until.unwrap_or_else(|| Instant::now() + self.config.exit_wait);
         match self.renewer() {
             Ok(renewer) if renewer.close(until).await => Status::Ok,
             Ok(_) => Status::TimedOut,

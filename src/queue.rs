@@ -233,7 +233,7 @@ const CALLS: &[(&str, Kind, &[Member])] = &[
     ("session_forget", Kind::SessionForget, &[text("session")]),
     ("client_stats", Kind::ClientStats, &[]),
     ("client_events", Kind::ClientEvents, &[number("after", u64::MAX), number("max_wait_ms", u32::MAX as u64)]),
-    ("client_close", Kind::ClientClose, &[number("max_wait_ms", u32::MAX as u64)]),
+    ("client_close", Kind::ClientClose, &[optional(number("max_wait_ms", u32::MAX as u64))]),
     ("sign_in_start", Kind::SignInStart, &[object("request")]),
     ("sign_in_finish", Kind::SignInFinish, &[text("session"), object("sign_in"), text("redirect_url")]),
     ("sign_in_with_password", Kind::SignInWithPassword, &[text("session"), object("request")]),
@@ -317,7 +317,7 @@ impl Call {
             }
             Kind::ClientStats => Some(Secret::new(client.stats()?)),
             Kind::ClientEvents => Some(Secret::new(client.wait_for_events(self.number("after"), until()).await?)),
-            Kind::ClientClose => match client.wait_for_close(until()).await {
+            Kind::ClientClose => match client.wait_for_close(self.get("max_wait_ms").map(|_| until())).await {
                 Status::Ok => None,
                 status => {
                     return Err(Error::new(

@@ -60,7 +60,7 @@ fn is_empty(directory: &Path) -> bool {
 
 #[test]
 #[ignore = "builds the release library; make test-demo"]
-fn the_demo_shows_its_eight_steps_and_leaves_nothing() {
+fn the_demo_shows_its_nine_steps_and_leaves_nothing() {
     let temporary = tempfile::tempdir().unwrap();
     let (shown, _) = run(true, &[("TMPDIR", temporary.path().to_str().unwrap())]);
     println!("{shown}");
@@ -69,11 +69,12 @@ fn the_demo_shows_its_eight_steps_and_leaves_nothing() {
         " 2  from memory ",
         " 3  renewal, rotation ",
         " 4  8 processes at expiry ",
-        " 5  kill -9 in a renewal ",
-        " 6  after a restart ",
-        " 7  a 401 healed ",
-        " 8  a revoked session ",
-        "All 8 are true, ",
+        " 5  3 languages at expiry C, Python 3.",
+        " 6  kill -9 in a renewal ",
+        " 7  after a restart ",
+        " 8  a 401 healed ",
+        " 9  a revoked session ",
+        "All 9 are true, ",
         "All is well. ",
     ] {
         assert_eq!(shown.lines().filter(|shown| shown.starts_with(line)).count(), 1, "{line:?}\n{shown}");
@@ -90,6 +91,7 @@ fn an_interrupted_demo_leaves_nothing() {
     let target = env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
     let mut demo = Command::new("build/demo/demo")
         .arg(Path::new(&target).join("debug/evergrant-test-server"))
+        .args(["python3", "node"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env_remove("EVERGRANT_CONFIG")
         .env("TMPDIR", temporary.path())

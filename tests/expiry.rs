@@ -94,8 +94,8 @@ fn an_ended_token_is_renewed_when_it_is_asked_for() {
     scene.server.update(|options| options.access_token_life_ms = 1000);
     let short = text(client.access_token(SESSION, Some(r#"{"min_valid_s": 100000}"#)));
     scene.server.update(|options| options.access_token_life_ms = 3_600_000);
-    eventually("it ends", || client.peek(SESSION, |_| ()).is_err());
-    assert_ne!(text(client.access_token(SESSION, None)), short);
+    eventually("it ends", || text(client.access_token(SESSION, None)) != short);
+    assert_eq!(scene.requests(), 3);
 }
 
 // ---- early renewal
@@ -360,4 +360,21 @@ fn the_stamp_changes_exactly_when_peek_would() {
     assert!(changed(), "signed in");
     client.forget(name).unwrap();
     assert!(changed(), "forgotten");
+}
+
+#[test]
+fn peek_serves_a_token_to_its_end_and_not_past_it() {
+    let scene = Scene::new(strict());
+    let client = scene.open(json!({"early_renewal": "off"}));
+    for _ in 0..3 {
+        scene.save_with_life(&client, SESSION, 0, 1);
+        client.access_token(SESSION, None).unwrap();
+        let mut hits = 0;
+        // The clock is read first: what it says then has not yet passed when peek answers.
+        while let (now, Ok(((), until_ms))) = (now_ms(), client.peek(SESSION, |_| ())) {
+            assert!(now < until_ms as u64, "{} ms past its end", now - until_ms as u64);
+            hits += 1;
+        }
+        assert!(hits > 1000, "{hits}");
+    }
 }

@@ -12,6 +12,55 @@ use evergrant::{Client, Status};
 use evergrant_test_server::{Endpoint, Fault, FaultKind, Options, Rotation};
 use serde_json::{Value, json};
 
+// ---- why it ended
+
+#[test]
+fn an_ended_session_says_why_and_what_to_do() {
+    // Somebody else has used the token that this store holds.
+    let scene = Scene::new(strict());
+    let client = scene.signed_in(json!({}));
+    client.renew(SESSION, None, None).unwrap();
+    let stolen = scene.server.families()[0].refresh_tokens.last().unwrap().token.clone();
+    let request = lay_over(scene.config(json!({"store": null})), json!({"refresh_token": stolen}));
+    evergrant::refresh(&request.to_string()).unwrap();
+    let error = client.renew(SESSION, None, None).unwrap_err();
+    assert_eq!(class(&error), (Status::SignInRequired, Some("used_elsewhere_or_revoked")), "{error}");
+    let told = client.tell(SESSION);
+    assert_eq!((&told["state"], &told["reason"]), (&json!("ended"), &json!("used_elsewhere_or_revoked")));
+    assert!(told["message"].as_str().unwrap().contains("second copy"), "{told}");
+    let last = told["history"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["outcome"], &last["reason"]), (&json!("invalid_grant"), &json!("used_elsewhere_or_revoked")));
+    assert!(last["refresh_token_fingerprint"].as_str().unwrap().len() == 16 && last["at_s"].is_i64());
+    assert!(!told.to_string().contains(&stolen));
+
+    // A server that does not rotate has answered to this very token: it has ended by itself.
+    let scene = Scene::new(Options { rotation: Rotation::None, ..generic() });
+    let client = scene.signed_in(json!({}));
+    client.access_token(SESSION, None).unwrap();
+    assert_eq!(client.tell(SESSION)["message"], Value::Null, "nothing has ended");
+    scene.server.revoke(&scene.server.families()[0].refresh_tokens[0].token);
+    let error = client.renew(SESSION, None, None).unwrap_err();
+    assert_eq!(class(&error), (Status::SignInRequired, Some("expired_or_revoked")), "{error}");
+
+    let client = scene.signed_in(json!({}));
+    client.sign_out(SESSION).unwrap();
+    let told = client.tell(SESSION);
+    assert_eq!(told["reason"], "signed_out");
+    assert!(told["message"].as_str().unwrap().contains("sign-in"), "{told}");
+}
+
+/// `docs/signed-out.md` has a section for each reason, and no other.
+#[test]
+fn every_end_is_explained() {
+    let page = include_str!("../docs/signed-out.md");
+    let sections: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## `")?.strip_suffix('`')).collect();
+    let mut reasons: Vec<_> = evergrant::session::ends::ENDS.iter().map(|(reason, _)| *reason).collect();
+    let mut sorted = sections.clone();
+    sorted.sort_unstable();
+    reasons.sort_unstable();
+    assert_eq!(sorted, reasons);
+}
+
 // ---- one for all
 
 #[test]

@@ -313,10 +313,10 @@ impl Text {
 fn these_texts_end_a_session() {
     let scene = Scene::new(salesforce());
     let client = scene.open(json!({}));
-    let dead = "expired_or_revoked";
+    let dead = "used_elsewhere_or_revoked";
     for (text, reason) in [
         (text("invalid_grant", "expired access/refresh token"), dead),
-        (text("invalid_grant", "Token Validity Expired"), dead),
+        (text("invalid_grant", "Token Validity Expired"), "expired_or_revoked"),
         (text("invalid_grant", "authentication failure"), dead),
         (text("invalid_grant", "activation secret invalid"), dead),
         (text("invalid_grant", "user hasn't approved this consumer"), dead),

@@ -67,8 +67,9 @@ pub unsafe extern "C" fn evergrant_json_member(
 }
 
 /// Whether a resource server's answer means "this access token is dead": a 401, except for bodies that are known never
-/// to heal by renewing, and Salesforce's 403 with Bad_OAuth_Token. If so, call evergrant_session_renew() with the
-/// rejected token, and repeat the request once (RFC 6750 section 3.1).
+/// to heal by renewing, and what Salesforce's APIs answer besides: 403 with Bad_OAuth_Token, 400 with InvalidSessionId
+/// (Bulk), the SOAP fault INVALID_SESSION_ID. If so, call evergrant_session_renew() with the rejected token, and repeat
+/// the request once (RFC 6750 section 3.1).
 ///
 /// @param http_status  The answer's HTTP status.
 /// @param body         The answer's body; NULL if there is none.

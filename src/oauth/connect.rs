@@ -183,7 +183,12 @@ impl<In: Transport> Transport for Whole<In> {
         }
     }
 
+    /// Asked when a connection has served and is put aside: what it has read must not lie there.
     fn is_open(&mut self) -> bool {
+        let buffers = self.inner.buffers();
+        if buffers.input().is_empty() {
+            buffers.input_append_buf().fill(0);
+        }
         self.inner.is_open()
     }
 

@@ -120,7 +120,7 @@ impl Http {
             (Err(problem), Gate::Shut(_)) => Err(Failed::NotSent(problem.before_sending(&host))),
             (Err(_), Gate::Late) => Err(Failed::NotSent(too_late(&host))),
             (Err(_), Gate::Refused(reason)) => {
-                Err(Failed::NotSent(Failure::new("superseded", format!("nothing was sent to {host}: {reason}"))))
+                Err(Failed::NotSent(Failure::new(super::WITHDRAWN, format!("nothing was sent to {host}: {reason}"))))
             }
         }
     }

@@ -108,6 +108,9 @@ pub struct Failure {
     pub binds: Binds,
 }
 
+/// The reason of a failure that is nobody's: this party went back on its claim before anything was sent.
+pub const WITHDRAWN: &str = "withdrawn";
+
 /// The two moments of clock rule C.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {

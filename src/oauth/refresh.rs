@@ -107,9 +107,7 @@ impl Reading<'_> {
         let description = error.description.as_deref().unwrap_or_default();
         let verdict = salesforce::verdict(&code, description, true).or(match code.as_str() {
             // The latter two are GitHub's and Slack's words for it.
-            "invalid_grant" | "bad_refresh_token" | "invalid_refresh_token" => {
-                Some(Verdict::Dead("expired_or_revoked"))
-            }
+            "invalid_grant" | "bad_refresh_token" | "invalid_refresh_token" => Some(Verdict::Dead(death(description))),
             "server_error" | "temporarily_unavailable" => None,
             _ => Some(Verdict::Refused),
         });
@@ -209,6 +207,16 @@ impl Reading<'_> {
     fn binds_configuration(&self) -> Binds {
         Binds::Configuration(self.registration.fingerprint.clone())
     }
+}
+
+/// Why a refresh token is dead, as far as the server says it. Most say the same for one that has expired, was revoked or
+/// was used by somebody else; only plain words of expiry rule out the last.
+fn death(description: &str) -> &'static str {
+    let description = description.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| description.contains(word));
+    let expired = says(&["expire", "inactivity", "not active"]);
+    let or_else = says(&["revoke", "invalid", "used", "access/refresh"]);
+    if expired && !or_else { "expired_or_revoked" } else { "used_elsewhere_or_revoked" }
 }
 
 #[cfg(test)]

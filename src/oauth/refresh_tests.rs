@@ -76,11 +76,26 @@ fn classification() {
         (
             error("400 Bad", "invalid_grant", "expired access/refresh token"),
             "invalid_grant",
-            "expired_or_revoked",
+            "used_elsewhere_or_revoked",
             "all",
         ),
-        (error("400 Bad", "invalid_grant", ""), "invalid_grant", "expired_or_revoked", "all"),
-        (error("400 Bad", "invalid_grant", "never heard of"), "invalid_grant", "expired_or_revoked", "all"),
+        (error("400 Bad", "invalid_grant", ""), "invalid_grant", "used_elsewhere_or_revoked", "all"),
+        (error("400 Bad", "invalid_grant", "never heard of"), "invalid_grant", "used_elsewhere_or_revoked", "all"),
+        // Other servers' words
+        (error("400 Bad", "invalid_grant", "Token is not active"), "invalid_grant", "expired_or_revoked", "all"),
+        (error("400 Bad", "invalid_grant", "Refresh token expired"), "invalid_grant", "expired_or_revoked", "all"),
+        (
+            error("400 Bad", "invalid_grant", "Token has been expired or revoked."),
+            "invalid_grant",
+            "used_elsewhere_or_revoked",
+            "all",
+        ),
+        (
+            error("400 Bad", "invalid_grant", "Refresh token has been used already"),
+            "invalid_grant",
+            "used_elsewhere_or_revoked",
+            "all",
+        ),
         (error("400 Bad", "invalid_client", "x"), "refused", "client_refused", "configuration"),
         (error("401 No", "invalid_client", "x"), "refused", "client_refused", "configuration"),
         (error("400 Bad", "invalid_request", "x"), "refused", "client_refused", "configuration"),
@@ -108,7 +123,12 @@ fn classification() {
         (error("400 Bad", "invalid_grant", "Inactive User"), "invalid_grant", "inactive_user", "all"),
         (error("400 Bad", "inactive_user", ""), "invalid_grant", "inactive_user", "all"),
         (error("400 Bad", "inactive_org", ""), "invalid_grant", "inactive_user", "all"),
-        (error("400 Bad", "invalid_grant", "authentication failure"), "invalid_grant", "expired_or_revoked", "all"),
+        (
+            error("400 Bad", "invalid_grant", "authentication failure"),
+            "invalid_grant",
+            "used_elsewhere_or_revoked",
+            "all",
+        ),
         (error("400 Bad", "invalid_grant", "login rate exceeded"), "refused", "server_unavailable", "all"),
         (error("400 Bad", "rate_limit_exceeded", ""), "refused", "server_unavailable", "all"),
         (
@@ -125,8 +145,8 @@ fn classification() {
             "all",
         ),
         // Servers that say no with HTTP 200, and their words
-        (error("200 OK", "bad_refresh_token", "x"), "invalid_grant", "expired_or_revoked", "all"),
-        (error("200 OK", "invalid_refresh_token", "x"), "invalid_grant", "expired_or_revoked", "all"),
+        (error("200 OK", "bad_refresh_token", "x"), "invalid_grant", "used_elsewhere_or_revoked", "all"),
+        (error("200 OK", "invalid_refresh_token", "x"), "invalid_grant", "used_elsewhere_or_revoked", "all"),
         (error("200 OK", "invalid_client", "x"), "refused", "client_refused", "configuration"),
         // Not a word of the authorization server's, or none that can be understood
         (error("429 Slow", "invalid_grant", "x"), "not_sent", "server_unavailable", "all"),

@@ -92,12 +92,15 @@ const NEVER_HEALS: &[&str] = &[
 
 /// Whether a resource server's answer means "this access token is dead".
 ///
-/// That is 401 (RFC 6750 §3.1), less bodies known never to heal, and the 403 `Bad_OAuth_Token` of Salesforce's userinfo.
+/// That is 401 (RFC 6750 §3.1), less bodies known never to heal, and Salesforce's other ways to say it: 403
+/// `Bad_OAuth_Token` (userinfo), 400 `InvalidSessionId` (Bulk API 1.0), and a SOAP fault.
 pub fn is_rejection(http_status: i32, body: Option<&str>) -> bool {
     let body = body.unwrap_or_default().to_lowercase();
     match http_status {
+        400 => body.contains("exceptioncode") && body.contains("invalidsessionid"),
         401 => !NEVER_HEALS.iter().any(|text| body.contains(text)),
         403 => body.contains("bad_oauth_token"),
+        500 => body.contains(":invalid_session_id</faultcode>"),
         _ => false,
     }
 }
@@ -146,6 +149,12 @@ mod tests {
             (403, None, false),
             (403, Some(r#"{"error":"insufficient_scope"}"#), false),
             (400, Some("Bad_OAuth_Token"), false),
+            (400, Some(r#"{"exceptionCode":"InvalidSessionId","exceptionMessage":"Invalid session id"}"#), true),
+            (400, Some("<error><exceptionCode>InvalidSessionId</exceptionCode></error>"), true),
+            (400, Some(r#"{"exceptionCode":"InvalidJob","exceptionMessage":"Invalid session id"}"#), false),
+            (400, Some("InvalidSessionId"), false),
+            (500, Some("<soapenv:Fault><faultcode>sf:INVALID_SESSION_ID</faultcode></soapenv:Fault>"), true),
+            (500, Some("<soapenv:Fault><faultcode>sf:INVALID_TYPE</faultcode></soapenv:Fault>"), false),
             (200, None, false),
             (500, Some("INVALID_SESSION_ID"), false),
             (-1, None, false),

@@ -157,6 +157,9 @@ pub struct Held {
     quiet_until_boot_ms: AtomicI64,
 }
 
+/// The longest tick of a coarse clock.
+const TICK_MS: i64 = 10;
+
 /// A reading of both clocks that end a token's life.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
@@ -172,8 +175,8 @@ impl Reading {
         Self { wall_ms: clock::wall_ms(), boot_ms: clock::boot_ms() }
     }
 
-    /// Now, cheaper and up to a tick (at most 10 ms) behind: both clocks are read once in a tick of one that is never
-    /// set.
+    /// Now, cheaper and up to a tick ahead, never behind: a token at its end is left to who reads the clocks themselves.
+    /// Both are read once in a tick of one that is never set.
     pub fn coarse() -> Self {
         thread_local! {
             static LAST: Cell<(i64, Reading)> = const { Cell::new((i64::MIN, Reading { wall_ms: 0, boot_ms: 0 })) };
@@ -181,7 +184,8 @@ impl Reading {
         let tick_ms = clock::monotonic_coarse_ms();
         LAST.with(|last| {
             if last.get().0 != tick_ms {
-                last.set((tick_ms, Self { wall_ms: clock::wall_coarse_ms(), boot_ms: clock::boot_ms() }));
+                let (wall_ms, boot_ms) = (clock::wall_coarse_ms() + TICK_MS, clock::boot_ms() + TICK_MS);
+                last.set((tick_ms, Self { wall_ms, boot_ms }));
             }
             last.get().1
         })
@@ -243,8 +247,10 @@ impl Held {
         (left_ms > 0).then(|| read.wall_ms.saturating_add(left_ms))
     }
 
-    /// Lets memory serve through the early window for this long.
+    /// Lets memory serve through the early window for this long, or for an eighth of what is left of it: somebody else
+    /// renews, and who looks too late serves a token that ends on its way.
     pub fn quiet_for(&self, read: Reading, wait_ms: i64) {
+        let wait_ms = wait_ms.min(self.until_boot_ms.saturating_sub(read.boot_ms) / 8);
         self.quiet_until_boot_ms.store(read.boot_ms.saturating_add(wait_ms), Ordering::Relaxed);
     }
 }

@@ -1,5 +1,6 @@
 //! One user's grant, kept renewed.
 
+pub mod ends;
 pub mod events;
 pub mod fingerprint;
 pub mod protocol;

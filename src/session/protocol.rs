@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::fingerprint::Fingerprints;
 use super::record::{Attempt, BackOff, Binds, Entry, Id, MadeBy, Owner, Record, Secrets, State};
 use crate::config::{EarlyRenewal, LostReply};
-use crate::oauth::Outcome;
+use crate::oauth::{Outcome, WITHDRAWN};
 use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now};
 use crate::token::{Answer, Life};
@@ -397,6 +397,16 @@ fn settle_done(record: &Record, sent: &Sent, spent: &Arc<str>, answer: &Answer, 
     Some(next)
 }
 
+/// A server that does not rotate has answered to this very token before: nobody else's use has ended it.
+fn why_ended<'a>(record: &Record, spent: &Arc<str>, reason: &'a str) -> &'a str {
+    let answered =
+        |entry: &Arc<Entry>| entry.outcome == "done" && entry.refresh_token_fingerprint.as_ref() == Some(spent);
+    if reason == "used_elsewhere_or_revoked" && record.history.iter().any(answered) {
+        return "expired_or_revoked";
+    }
+    reason
+}
+
 fn settle_failure(
     record: &Record,
     sent: &Sent,
@@ -421,7 +431,7 @@ fn settle_failure(
             match next.secrets.spare.take() {
                 Some(spare) => next.promote(spare, spent),
                 None if sent.sends > 1 => next.end("rotation_lost"),
-                None => next.end(failure.reason),
+                None => next.end(why_ended(record, spent, failure.reason)),
             }
             return Some(next);
         }
@@ -443,6 +453,10 @@ fn settle_failure(
 /// How long those whom `outcome` binds must wait.
 fn back_off(before: Option<&BackOff>, sent: &Sent, outcome: &Outcome, moment: &Moment) -> Option<BackOff> {
     let failure = outcome.failure()?;
+    if failure.reason == WITHDRAWN {
+        // A party that is being closed went back on its claim: nobody has failed, the next one may claim at once.
+        return before.cloned();
+    }
     let binds = match outcome {
         Outcome::Busy(_) | Outcome::Unknown(_) => Binds::All,
         _ => failure.binds.clone(),

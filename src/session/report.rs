@@ -4,6 +4,7 @@ use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
 use super::cache::Held;
+use super::ends::why_ended;
 use super::record::{Record, State};
 use crate::clock;
 use crate::error::{Error, Result, Status};
@@ -48,6 +49,10 @@ fn unreadable() -> Error {
 /// What the store knows of a session.
 pub fn describe(session: &str, record: &Record, now: &Now) -> Value {
     let doubt = record.attempt.as_ref().is_some_and(|attempt| attempt.doubt);
+    let ended = match record.state {
+        State::SignedOut => Some("signed_out"),
+        _ => record.reason.as_deref(),
+    };
     let state = match record.state {
         State::Active if doubt => "in_doubt",
         state => state.name(),
@@ -79,7 +84,8 @@ pub fn describe(session: &str, record: &Record, now: &Now) -> Value {
     json!({
         "session": session,
         "state": state,
-        "reason": record.reason,
+        "reason": ended,
+        "message": ended.map(why_ended),
         "version": record.version,
         "generation": record.generation,
         "expires_at_s": record.life.and_then(|life| life.until_ms).map(|ms| ms.div_euclid(1000)),

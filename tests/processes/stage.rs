@@ -167,6 +167,8 @@ impl Worker {
         let name = format!("worker-{}.stderr", NUMBER.fetch_add(1, Ordering::Relaxed));
         let errors = File::create(directory.join(name)).expect("a file for its errors");
         let mut child = Command::new(program())
+            // Cargo's: whatever library lies in target/ would come before the one that was built for this run.
+            .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(errors)

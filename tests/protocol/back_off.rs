@@ -46,6 +46,21 @@ fn it_binds_whom_the_failure_concerns() {
     }
 }
 
+/// A client that is being closed keeps nobody waiting.
+#[test]
+fn who_withdraws_an_unsent_claim_binds_nobody() {
+    let withdrawn = || Outcome::NotSent(failure(evergrant::oauth::WITHDRAWN, Binds::Host("here".to_owned())));
+    let running = BackOff { count: 3, ..after(None, 1, Outcome::NotSent(network()), 0).0 };
+    for (sends, before) in [(1, None), (2, None), (1, Some(running))] {
+        let attempt = Some(Attempt { sends, ..attempt(MINE, G) });
+        let claimed = Record { attempt, back_off: before.clone(), ..record() };
+        let now = now();
+        let next = settle(Some(&claimed), &sent(sends), &withdrawn(), &moment(&now)).expect("a write");
+        assert_eq!(next.back_off, before, "none of its own");
+        assert_eq!(next.attempt.map(|attempt| attempt.doubt), (sends > 1).then_some(true), "a replay's doubt stays");
+    }
+}
+
 #[test]
 fn it_says_why() {
     let (back_off, _) = after(None, 1, Outcome::NotSent(network()), 0);

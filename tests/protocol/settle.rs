@@ -414,6 +414,18 @@ fn a_refused_token_does_not_come_back() {
     assert_same("tried again", settled(Some(&revived), &other, &first).as_ref(), None);
 }
 
+/// A server that does not rotate has answered to the token before: it was not used by somebody else.
+#[test]
+fn a_token_that_was_answered_before_was_not_used_elsewhere() {
+    let claimed = Record { attempt: Some(attempt(MINE, G)), ..record() };
+    let first = settled(Some(&claimed), &sent(1), &done(None, Some("at-new"))).expect("a write");
+    let again = Record { attempt: Some(attempt(MINE, G + 1)), ..first };
+    let sent = Sent { generation: G + 1, ..sent(1) };
+    let refused = Outcome::InvalidGrant(failure("used_elsewhere_or_revoked", Binds::All));
+    let next = settled(Some(&again), &sent, &refused).expect("a write");
+    assert_eq!((next.state, next.reason.as_deref()), (State::Ended, Some("expired_or_revoked")));
+}
+
 /// The reason is the answer's, unless an earlier presentation may have rotated the token.
 #[test]
 fn a_refusal_names_its_reason() {
@@ -423,6 +435,8 @@ fn a_refusal_names_its_reason() {
         (1, "inactive_user", "inactive_user"),
         (2, "inactive_user", "rotation_lost"),
         (3, "expired_or_revoked", "rotation_lost"),
+        (1, "used_elsewhere_or_revoked", "used_elsewhere_or_revoked"),
+        (2, "used_elsewhere_or_revoked", "rotation_lost"),
     ] {
         let refused = Outcome::InvalidGrant(failure(reason, Binds::All));
         let next = settled(Some(&claimed), &sent(sends), &refused).expect("a write");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::error::{Error, Status};
 use crate::oauth::Outcome;
 use crate::session::cache::Failed;
+use crate::session::ends::why_ended;
 use crate::session::protocol::Refusal;
 use crate::session::record::{Binds, Record, State};
 
@@ -15,23 +16,7 @@ pub(super) fn defect() -> Error {
 pub(super) fn refused(session: &str, refusal: &Refusal) -> Failed {
     match refusal {
         Refusal::SignIn { reason } => {
-            let why = match reason.as_str() {
-                "no_session" => "there is none of this name: save a token first",
-                "no_refresh_token" => {
-                    "its token has expired and there is no refresh token to renew it: the user must sign in again"
-                }
-                "signed_out" => "the user has signed out: only a new sign-in helps",
-                "rotation_lost" => {
-                    "the answer to a renewal was lost and the server refuses the old refresh token: the user must sign in again"
-                }
-                "inactive_user" => {
-                    "the server says that the user is inactive: after an administrator has repaired that, renew it with anyway: true"
-                }
-                _ => {
-                    "it has ended, the server refuses its refresh token (expired, revoked, or used elsewhere): the user must sign in again"
-                }
-            };
-            Error::new(Status::SignInRequired, format!("session {session:?}: {why}"))
+            Error::new(Status::SignInRequired, format!("session {session:?}: {}", why_ended(reason)))
                 .because(reason)
                 .about(session)
                 .into()

@@ -2,8 +2,8 @@
 //! and times are numbers that are used again), and kept once. The functions are pure, so the result of a call is kept
 //! too: what a search of millions of states costs is a look into a table.
 //!
-//! What the functions cannot tell apart is one record here: the version (a state has it), `history`,
-//! `renewed_at_ms`, `delete_after_ms`, texts of errors, and how often in a row a back-off was. Time stands still at
+//! What makes no difference to the rules is left out: the version (a state has it), `history` (it words the reason of an
+//! end), `renewed_at_ms`, `delete_after_ms`, texts of errors, and how often in a row a back-off was. Time stands still at
 //! [`NOW_MS`] and [`WALL_MS`]; what passes is written into the record instead: see [`Call::Pass`].
 
 use evergrant::Secret;

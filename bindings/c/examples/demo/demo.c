@@ -1,7 +1,7 @@
 /*
  * The main job of evergrant, step by step: `make demo`.
  *
- *   demo TEST_SERVER                              against the test server, which plays a Salesforce site
+ *   demo TEST_SERVER PYTHON NODE                  against the test server, which plays a Salesforce site
  *   EVERGRANT_CONFIG=my-org.json demo             against your own org
  *
  * Every line is checked before it is printed, by the server's own counters wherever it speaks of requests; the first
@@ -37,6 +37,7 @@
 extern char **environ;
 
 static const char *program;    /* this program */
+static char *python, *node;    /* those that run the other languages' demo programs */
 static char directory[512];    /* the temporary one */
 static char config[600];       /* {"config_file": "..."} for evergrant_client_open() */
 static char short_config[600]; /* the same, but its tokens end after a second */
@@ -237,14 +238,14 @@ static long generation(void)
     return number;
 }
 
-/* ---- other processes: this program again, with a task */
+/* ---- other processes: mostly this program again, with a task */
 
 struct process {
     pid_t pid;
     FILE *says;
 };
 
-static struct process start(const char *task, const char *with, int input)
+static struct process start_program(char *const arguments[], int input)
 {
     int out[2];
     need(pipe(out) == 0, "a pipe can be made");
@@ -257,14 +258,20 @@ static struct process start(const char *task, const char *with, int input)
         posix_spawn_file_actions_adddup2(&actions, input, 0);
     posix_spawn_file_actions_adddup2(&actions, out[1], 1);
     posix_spawn_file_actions_addclose(&actions, out[1]);
-    char *arguments[] = {(char *)program, "--task", (char *)task, (char *)with, NULL};
     struct process process;
-    need(posix_spawn(&process.pid, program, &actions, NULL, arguments, environ) == 0, "a process can be started");
+    if (posix_spawnp(&process.pid, arguments[0], &actions, NULL, arguments, environ) != 0)
+        fail("%s cannot be started", arguments[0]);
     posix_spawn_file_actions_destroy(&actions);
     close(out[1]);
     process.says = fdopen(out[0], "r");
     need(process.says != NULL, "its output can be read");
     return process;
+}
+
+static struct process start(const char *task, const char *with, int input)
+{
+    char *arguments[] = {(char *)program, "--task", (char *)task, (char *)with, NULL};
+    return start_program(arguments, input);
 }
 
 /* What it says next: one line, without its end. */
@@ -282,7 +289,8 @@ static void end(struct process process)
 }
 
 /*
- * The other processes. "token": says an access token. "wait": the same, as soon as its input is closed. "renew": renews.
+ * The other processes. "token": says an access token. "wait": the same, as soon as its input is closed, after a line
+ * that says what it is; so do the demo programs of the other languages. "renew": renews.
  */
 static int other_process(const char *task, const char *with)
 {
@@ -291,7 +299,7 @@ static int other_process(const char *task, const char *with)
     evergrant_status status;
     char *token = NULL;
     if (strcmp(task, "wait") == 0) {
-        puts("ready");
+        puts("C");
         fflush(stdout);
         while (getchar() != EOF)
             continue;
@@ -383,29 +391,32 @@ static void rotation(void)
     evergrant_string_free(old);
 }
 
-static void many_processes(void)
+struct ending {
+    char *access_token;
+    time_t at_s;
+};
+
+/* Renews, with an access token that ends after a second. */
+static struct ending renew_briefly(void)
 {
     evergrant_client *brief = open_client(short_config);
-    char *ending = renew(brief, NULL), *old = member(ending, "access_token");
-    char *expires_at_s = member(ending, "expires_at_s");
-    time_t end_s = (time_t)strtoll(expires_at_s, NULL, 10);
+    char *token = renew(brief, NULL), *expires_at_s = member(token, "expires_at_s");
+    struct ending ending = {member(token, "access_token"), (time_t)strtoll(expires_at_s, NULL, 10)};
     evergrant_string_free(expires_at_s);
+    evergrant_string_free(token);
     close_client(brief);
+    return ending;
+}
 
-    int go[2];
-    need(pipe(go) == 0, "a pipe can be made");
-    fcntl(go[0], F_SETFD, FD_CLOEXEC);
-    fcntl(go[1], F_SETFD, FD_CLOEXEC);
-    struct process processes[PROCESSES];
-    char line[PROCESSES][512];
-    for (int i = 0; i < PROCESSES; i++)
-        processes[i] = start("wait", config, go[0]);
-    for (int i = 0; i < PROCESSES; i++) {
-        hear(processes[i], line[i], sizeof line[i]);
-        check(strcmp(line[i], "ready") == 0, "each process is ready");
-    }
-    check(end_s <= time(NULL) + 1, "the token ends within a second");
-    while (time(NULL) <= end_s)
+/*
+ * Has these processes, which have said what they are and wait for the end of their input, ask for a token as soon as
+ * that of the session has ended: the site must see one request. How long they take, in milliseconds.
+ */
+static double ask_at_expiry(const struct process *processes, int count, struct ending old, int go[2])
+{
+    char first[512], line[512];
+    check(old.at_s <= time(NULL) + 1, "the token ends within a second");
+    while (time(NULL) <= old.at_s)
         sleep_ms(10);
     check(evergrant_session_peek(client, SESSION, NULL, NULL) == EVERGRANT_STATUS_STALE, "the token has expired");
 
@@ -413,21 +424,64 @@ static void many_processes(void)
     double begin = now_ms();
     close(go[0]);
     close(go[1]);
-    for (int i = 0; i < PROCESSES; i++)
-        hear(processes[i], line[i], sizeof line[i]);
-    double took = now_ms() - begin;
-    for (int i = 0; i < PROCESSES; i++) {
-        check(strncmp(line[i], "OK ", 3) == 0, "each process has a token");
-        check(strcmp(line[i], line[0]) == 0, "all processes have the same token");
-        end(processes[i]);
+    for (int i = 0; i < count; i++) {
+        hear(processes[i], line, sizeof line);
+        check(strncmp(line, "OK ", 3) == 0, "each process has a token");
+        if (i == 0)
+            strcpy(first, line);
+        check(strcmp(line, first) == 0, "all processes have the same token");
     }
-    check(strcmp(line[0] + 3, old) != 0, "the access token is a new one");
+    double took = now_ms() - begin;
+    for (int i = 0; i < count; i++)
+        end(processes[i]);
+    check(strcmp(first + 3, old.access_token) != 0, "the access token is a new one");
     check_seen(before, 1, 1, 1, 0);
     check_count(most_presentations(), 1, "presentations of any refresh token");
+    evergrant_string_free(old.access_token);
+    return took;
+}
+
+/* The two ends of a pipe that this program's processes do not inherit. */
+static void make_go(int go[2])
+{
+    need(pipe(go) == 0, "a pipe can be made");
+    fcntl(go[0], F_SETFD, FD_CLOEXEC);
+    fcntl(go[1], F_SETFD, FD_CLOEXEC);
+}
+
+static void many_processes(void)
+{
+    int go[2];
+    char line[512];
+    struct process processes[PROCESSES];
+    struct ending old = renew_briefly();
+    make_go(go);
+    for (int i = 0; i < PROCESSES; i++)
+        processes[i] = start("wait", config, go[0]);
+    for (int i = 0; i < PROCESSES; i++)
+        hear(processes[i], line, sizeof line);
+    double took = ask_at_expiry(processes, PROCESSES, old, go);
     tell("8 processes at expiry", "all have the same new token after %.0f ms, of which the site takes %d", took, LATENCY_MS);
     tell_more("the site saw 1 request");
-    evergrant_string_free(old);
-    evergrant_string_free(ending);
+}
+
+static void three_languages(void)
+{
+    int go[2];
+    char says[3][64], file[560];
+    snprintf(file, sizeof file, "%s/client.json", directory);
+    char *in_python[] = {python, "bindings/python/examples/demo.py", file, SESSION, NULL};
+    char *in_node[] = {node, "build/demo/node/demo.mjs", file, SESSION, NULL};
+    struct ending old = renew_briefly();
+    make_go(go);
+    struct process processes[3] = {start("wait", config, go[0]), start_program(in_python, go[0]),
+                                   start_program(in_node, go[0])};
+    for (int i = 0; i < 3; i++)
+        hear(processes[i], says[i], sizeof says[i]);
+    double took = ask_at_expiry(processes, 3, old, go);
+    tell("3 languages at expiry", "%s, %s and %s have the same new token after %.0f ms,", says[0], says[1], says[2],
+         took);
+    tell_more("of which the site takes %d. One session, one store: the site saw 1 request", LATENCY_MS);
 }
 
 static void killed(void)
@@ -541,21 +595,21 @@ static void refused(void)
     struct counters before = counters();
     check_count(evergrant_session_renew(client, SESSION, old, NULL, NULL, &error), EVERGRANT_STATUS_SIGN_IN_REQUIRED,
                 "the status of the first call");
-    check_member(evergrant_error_json(error), "reason", "expired_or_revoked");
+    check_member(evergrant_error_json(error), "reason", "used_elsewhere_or_revoked");
     evergrant_error_free(error);
     check_seen(before, 1, 1, 0, 0);
 
     before = counters();
     check_count(evergrant_session_token(client, SESSION, NULL, NULL, &error), EVERGRANT_STATUS_SIGN_IN_REQUIRED,
                 "the status of the second call");
-    check_member(evergrant_error_json(error), "reason", "expired_or_revoked");
+    check_member(evergrant_error_json(error), "reason", "used_elsewhere_or_revoked");
     evergrant_error_free(error);
     struct process next = start("token", config, -1);
     hear(next, line, sizeof line);
     end(next);
     check(strncmp(line, "SIGN_IN_REQUIRED ", 17) == 0, "the next process is refused as well");
     check_seen(before, 0, 0, 0, 0);
-    tell("a revoked session", "SIGN_IN_REQUIRED, reason expired_or_revoked");
+    tell("a revoked session", "SIGN_IN_REQUIRED, reason used_elsewhere_or_revoked");
     tell_more("the site saw 1 request for the first call, 0 for a second and for another process");
     evergrant_string_free(old);
 }
@@ -576,7 +630,7 @@ static void write_config(const char *name, const char *further, char *out, size_
 
 static int tour(const char *server)
 {
-    static void (*const steps[])(void) = {first_token, from_memory, rotation, many_processes,
+    static void (*const steps[])(void) = {first_token, from_memory, rotation, many_processes, three_languages,
                                           killed,      restart,     healed,   refused};
     double begin = now_ms();
     signal(SIGTTOU, SIG_IGN);
@@ -593,7 +647,7 @@ static int tour(const char *server)
     close_client(client);
     struct counters all = counters();
     site_stop();
-    printf("\nAll 8 are true, by %d checks in %.1f s. The site saw %ld token requests, the sign-in's included.\n", checks,
+    printf("\nAll 9 are true, by %d checks in %.1f s. The site saw %ld token requests, the sign-in's included.\n", checks,
            (now_ms() - begin) / 1e3, all.token_requests);
     return 0;
 }
@@ -657,8 +711,11 @@ int main(int argc, char **argv)
         return other_process(argv[2], argv[3]);
     if (config_file && *config_file)
         return own_org(config_file);
-    if (argc == 2)
+    if (argc == 4) {
+        python = argv[2];
+        node = argv[3];
         return supervise(argv[1]);
-    fprintf(stderr, "usage: demo TEST_SERVER\n       EVERGRANT_CONFIG=FILE demo\n");
+    }
+    fprintf(stderr, "usage: demo TEST_SERVER PYTHON NODE\n       EVERGRANT_CONFIG=FILE demo\n");
     return 2;
 }

@@ -1,0 +1,45 @@
+// Keeps three sessions of oidc-provider renewed over 20 rotations: tests/oidc/run.sh node oidc.mjs
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Client } from 'evergrant';
+
+const oidc = JSON.parse(readFileSync(process.env.EVERGRANT_OIDC, 'utf8'));
+const ROTATIONS = 20;
+
+async function keep({ client_auth, client_id, client_secret, token: answer }) {
+  const client = new Client({
+    tokenEndpoint: oidc.token_endpoint,
+    revocationEndpoint: oidc.revocation_endpoint,
+    clientAuth: client_auth,
+    clientId: client_id,
+    clientSecret: client_secret,
+    store: 'memory:',
+    earlyRenewal: 'off',
+  });
+  const session = client.session('alice');
+  await session.save(answer);
+
+  const isLive = async () => {
+    const { ok } = await session.fetch(oidc.userinfo_endpoint);
+    return ok;
+  };
+  // Some end by themselves, the others are rejected before.
+  for (let token = await session.token(); token.generation <= ROTATIONS; ) {
+    assert.equal(await isLive(), true);
+    if (token.generation % 5 === 0) await sleep((token.expiresIn + 1) * 1000);
+    else await session.renew({ rejected: token.accessToken });
+    const next = await session.token();
+    assert.ok(next.generation > token.generation);
+    assert.notEqual(next.accessToken, token.accessToken);
+    token = next;
+  }
+  assert.equal(await isLive(), true);
+  const { history } = await session.describe();
+  assert.ok(history.every(({ reason }) => reason === null));
+  await session.signOut();
+  await assert.rejects(session.token(), { code: 'EVERGRANT_SIGN_IN_REQUIRED', reason: 'signed_out' });
+  await client.close();
+}
+
+await Promise.all(oidc.clients.map(keep));

@@ -1,0 +1,69 @@
+"""What all tests share: servers, configurations, clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import evergrant
+from server import Server
+
+
+@pytest.fixture
+def start_server() -> Iterator[Callable[..., Server]]:
+    """Starts servers with options of the test's choice."""
+    with ExitStack() as stack:
+
+        def start(**options: Any) -> Server:
+            server = Server(**options)
+            stack.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def server(start_server: Callable[..., Server]) -> Server:
+    """A Salesforce site with strict rotation."""
+    return start_server()
+
+
+@pytest.fixture
+def site(server: Server, tmp_path: Path) -> dict[str, Any]:
+    """A client of that site, with a store of its own on disk."""
+    return {
+        "site_url": server.url,
+        "client_id": "client",
+        "client_secret": "secret",
+        "store": f"sqlite:{tmp_path}/sessions.db",
+        "session_lifetime_s": 3600,
+    }
+
+
+@pytest.fixture
+def open_client(site: dict[str, Any]) -> Iterator[Callable[..., evergrant.Client]]:
+    """Opens clients of that site, with other keys laid over its configuration."""
+    with ExitStack() as stack:
+
+        def open_client(**configuration: Any) -> evergrant.Client:
+            return stack.enter_context(evergrant.Client(**{**site, **configuration}))
+
+        yield open_client
+
+
+@pytest.fixture
+def client(open_client: Callable[..., evergrant.Client]) -> evergrant.Client:
+    """A client of that site."""
+    return open_client()
+
+
+@pytest.fixture
+def alice(client: evergrant.Client, server: Server) -> evergrant.Session:
+    """A session of that client, signed in."""
+    session = client.session("alice")
+    session.save(server.sign_in())
+    return session
