@@ -370,10 +370,14 @@ fn settle_done(record: &Record, sent: &Sent, spent: &Arc<str>, answer: &Answer, 
         return None; // row 8
     }
     let made_by_me = record.made_by.is_some_and(|by| by.attempt == sent.attempt);
-    let fresh = successor.filter(|token| !made_by_me && !record.secrets.holds(token));
+    let keys = Fingerprints::of(record);
+    // One that was replaced in row 7 comes again if its commit was reported as failed.
+    let is_spent = |token: &Secret| record.known.spent.contains(&keys.of_token(token));
+    let fresh = successor.filter(|token| !made_by_me && !record.secrets.holds(token) && !is_spent(token));
     if record.state == State::Ended {
         // Row 7
-        next.secrets.refresh_token = Some(fresh?.clone());
+        let refused = next.secrets.refresh_token.replace(fresh?.clone());
+        refused.iter().for_each(|token| remember(&mut next.known.spent, keys.of_token(token)));
         next.secrets.spare = None;
         next.adopt(sent, answer, moment);
         return Some(next);

@@ -497,6 +497,8 @@ proptest! {
             prop_assert!(next.secrets.to_revoke.contains(token) || holds(&record, token));
             return Ok(());
         }
+        // One that was spent since was there before.
+        prop_assume!(!record.known.spent.contains(&fingerprint(&record, token.expose())));
         // What this attempt has made is there, or was replaced by a later presentation's; later generations need none.
         prop_assume!(!is_made_by(&record, &sent) && record.generation <= sent.generation + 1);
         prop_assert!(holds(&next, token));

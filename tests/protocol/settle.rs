@@ -270,6 +270,8 @@ fn expected(cell: Cell, record: &Record, sent: &Sent, outcome: &Outcome) -> Opti
             if there {
                 return None;
             }
+            let refused = current.as_ref().expect("a token that was refused");
+            keep(&mut next.known.spent, fingerprint(record, refused.expose()));
             next.secrets.refresh_token = new;
             next.secrets.spare = None;
             take(&mut next, sent, outcome);
@@ -391,6 +393,25 @@ fn it_goes_by_attempt_and_never_by_version() {
         let next = settled(Some(&found), &sent(1), &done(Some("rt-new"), Some("at-new"))).expect("a write");
         assert_eq!((next.version, next.generation), (version + 1, G + 1));
     }
+}
+
+/// The server answered two, and lets the newest answer live. The one that was committed first is refused, and the late one
+/// revives the session. A commit of the first that was reported as failed is tried again: it must not bring back a
+/// token that the server has refused.
+#[test]
+fn a_refused_token_does_not_come_back() {
+    let other = Sent { attempt: THEIRS, sends: 2, ..sent(1) };
+    let first = done(Some("rt-6"), Some("at-6"));
+    let claimed = Record { attempt: Some(Attempt { sends: 2, ..attempt(THEIRS, G) }), ..record() };
+    let committed = settled(Some(&claimed), &other, &first).expect("a write");
+    let refused = with(committed, |record| {
+        record.version += 1;
+        record.state = State::Ended;
+        record.reason = Some("expired_or_revoked".to_owned());
+    });
+    let revived = settled(Some(&refused), &sent(1), &done(Some("rt-new"), Some("at"))).expect("a write");
+    assert_eq!((revived.state, &revived.secrets.refresh_token), (State::Active, &Some(secret("rt-new"))));
+    assert_same("tried again", settled(Some(&revived), &other, &first).as_ref(), None);
 }
 
 /// A server that does not rotate has answered to the token before: it was not used by somebody else.
