@@ -212,6 +212,11 @@ test-languages: test-setup dist test-server ## Test C, Python and Node processes
 	$(MAKE) --no-print-directory install $(STAGED)
 	$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT tests/languages/run.sh
 
+.PHONY: prove
+prove: test-setup dist test-server ## Show at length that nothing is lost: every order of steps, 20,000 kills, three languages; half an hour
+	$(MAKE) --no-print-directory install $(STAGED)
+	$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT tests/prove.sh
+
 .PHONY: bench
 bench: dist ## Measure beside peers and print one table; BENCHES="memory size" runs some, BENCH_FULL=1 has a million sessions
 	benches/setup.sh

@@ -169,6 +169,7 @@ impl Client {
     }
 
     /// Closes what is open in this process without waiting for anything.
+    #[cfg_attr(not(feature = "capi"), allow(dead_code))]
     pub(crate) fn end(&self) {
         let generation = process::generation();
         let mut link = Some(&self.here);
