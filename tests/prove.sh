@@ -28,5 +28,6 @@ part model cargo run --quiet -p evergrant-model -- large
 part mutations cargo run --quiet -p evergrant-model -- mutations
 part kills-with-grace kills kill_9_at_any_moment
 part kills-strict kills kill_9_loses_a_session_only
+part fuzz fuzz/run.sh "${EVERGRANT_FUZZ_S:-60}"
 part languages tests/languages/run.sh "${EVERGRANT_PROVE_S:-180}" --kill
 exit $failed
