@@ -10,7 +10,7 @@ part() { # name, command...
 	shift
 	log=build/prove/$name.log
 	if "$@" >"$log" 2>&1; then
-		figures=$(grep -E '^[0-9]+ kills, ' "$log" || tail -n 1 "$log")
+		figures=$(grep -E '^[0-9]+ (kills|errors), ' "$log" || tail -n 1 "$log")
 		echo "ok      $name: $figures$(sed -n 's/^EVERGRANT_SEED=/ seed /p' "$log" | tr '\n' ',')"
 	else
 		echo "FAILED  $name"
@@ -20,14 +20,17 @@ part() { # name, command...
 }
 
 kills() { # which test
-	EVERGRANT_KILLS=${EVERGRANT_KILLS:-10000} cargo test --quiet --test processes -- --nocapture "crash::$1"
+	EVERGRANT_KILLS=${EVERGRANT_KILLS:-10000} cargo test --quiet --test processes -- --include-ignored --nocapture "$1"
 }
 
 mkdir -p build/prove
 part model cargo run --quiet -p evergrant-model -- large
 part mutations cargo run --quiet -p evergrant-model -- mutations
-part kills-with-grace kills kill_9_at_any_moment
-part kills-strict kills kill_9_loses_a_session_only
+part kills-with-grace kills crash::kill_9_at_any_moment
+part kills-strict kills crash::kill_9_loses_a_session_only
+part kills-at-each-call-with-grace kills syscalls::kill_9_at_each_call_loses_nothing
+part kills-at-each-call-strict kills syscalls::kill_9_at_each_call_loses_a_session_only
+part disk-errors-at-each-call kills syscalls::an_error_of_the_disk
 part fuzz fuzz/run.sh "${EVERGRANT_FUZZ_S:-60}"
 part languages tests/languages/run.sh "${EVERGRANT_PROVE_S:-180}" --kill
 exit $failed

@@ -14,6 +14,7 @@ need nm binutils
 need pkg-config pkg-config
 need valgrind valgrind
 need bindfs bindfs
+need strace strace
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ -e /usr/include/sqlite3.h ] || missing="$missing libsqlite3-dev"
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use evergrant_test_server::FamilyView;
 use serde_json::{Value, json};
 
-use crate::stage::{GRACE, Random, STRICT, Stage, wait_for};
+use crate::stage::{GRACE, Random, STRICT, Stage};
 
 /// Sessions that are killed at the same time, each by its own worker, in one store.
 const LANES: u64 = 4;
@@ -54,13 +54,6 @@ impl Lane<'_> {
         json!({"refresh_token": self.stage.server.sign_in("client", &self.session, "api").refresh_token}).to_string()
     }
 
-    /// Its latest sign-in, as the server knows it.
-    fn family(&self) -> FamilyView {
-        let mut families = self.stage.server.families();
-        families.retain(|family| family.user == self.session);
-        families.pop().expect("a family")
-    }
-
     /// Starts workers that renew without a pause, and kills them.
     fn play(mut self, kills: usize, may_lose: bool) -> Tally {
         self.stage.open(json!({})).call(&["save", &self.session, &self.sign_in()]).ok();
@@ -70,7 +63,7 @@ impl Lane<'_> {
             let described = worker.call(&["describe", &self.session]).ok();
             if described["state"] == "ended" {
                 assert!(may_lose, "lost after {kill} kills: {described}");
-                self.assert_rotated_without_a_commit(&described);
+                assert_rotated_without_a_commit(&described, &self.stage.family(&self.session));
                 self.tally.lost += 1;
                 worker.call(&["save", &self.session, &self.sign_in()]).ok();
             }
@@ -86,9 +79,7 @@ impl Lane<'_> {
             worker.kill();
             self.tally.kills += 1;
             if may_lose {
-                // A request that is dealt with after its replay would end the session for another reason.
-                let quiet = || (self.stage.server.stats().connections_open == 0).then_some(());
-                wait_for("the server to be done with the dead worker's request", quiet);
+                self.stage.wait_until_the_server_is_idle();
             }
             if let Some(reply) = worker.reply_if_any(&renewals) {
                 assert!(may_lose, "after {kill} kills: {reply:?}");
@@ -98,18 +89,17 @@ impl Lane<'_> {
         }
         self.tally
     }
+}
 
-    /// The only way to lose a session: the server had issued a successor that the store never got, so that the replay
-    /// presented a used token.
-    fn assert_rotated_without_a_commit(&self, described: &Value) {
-        let family = self.family();
-        assert_eq!(described["reason"], "rotation_lost", "{described}");
-        assert_eq!(family.revoked.as_ref().map(|revoked| revoked.why), Some("reuse"), "{family:?}");
-        let [.., committed, successor] = &family.refresh_tokens[..] else { panic!("never rotated: {family:?}") };
-        assert_eq!(described["generation"], committed.generation, "{described} {family:?}");
-        // More than twice if replays were killed, too.
-        assert!(committed.presentations >= 2 && successor.presentations == 0, "{described} {family:?}");
-    }
+/// The only way to lose a session: the server had issued a successor that the store never got, so that the replay
+/// presented a used token.
+pub fn assert_rotated_without_a_commit(described: &Value, family: &FamilyView) {
+    assert_eq!(described["reason"], "rotation_lost", "{described}");
+    assert_eq!(family.revoked.as_ref().map(|revoked| revoked.why), Some("reuse"), "{family:?}");
+    let [.., committed, successor] = &family.refresh_tokens[..] else { panic!("never rotated: {family:?}") };
+    assert_eq!(described["generation"], committed.generation, "{described} {family:?}");
+    // More than twice if replays were killed, too.
+    assert!(committed.presentations >= 2 && successor.presentations == 0, "{described} {family:?}");
 }
 
 /// Kills the workers of these lanes; every session that there is in the end can be renewed.

@@ -16,3 +16,4 @@ mod host;
 mod owner;
 mod renewal;
 mod stage;
+mod syscalls;

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, thread};
 
-use evergrant_test_server::{Client, Entry, Fault, FaultKind, GraceKind, Options, Rotation, Server};
+use evergrant_test_server::{Client, Entry, FamilyView, Fault, FaultKind, GraceKind, Options, Rotation, Server};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn overall() -> Duration {
 }
 
 /// `make prove`.
-fn at_length() -> bool {
+pub fn at_length() -> bool {
     env::var_os("EVERGRANT_KILLS").is_some()
 }
 
@@ -37,6 +37,16 @@ pub const STRICT: Rotation = Rotation::Strict;
 /// Used refresh tokens still answer for a minute.
 pub const GRACE: Rotation =
     Rotation::Grace { window_ms: 60_000, kind: GraceKind::SamePair, reuse: evergrant_test_server::Reuse::Revoke };
+
+/// A server that knows "client".
+pub fn server(rotation: Rotation) -> Server {
+    Server::start(Options {
+        clients: vec![Client::confidential("client", "secret")],
+        rotation,
+        access_token_life_ms: 3_600_000,
+        ..Options::generic()
+    })
+}
 
 /// A server, a directory for the store, and the errors of all workers. Tells everything when its test fails.
 pub struct Stage {
@@ -48,15 +58,14 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(rotation: Rotation) -> Self {
-        let server = Server::start(Options {
-            clients: vec![Client::confidential("client", "secret")],
-            rotation,
-            access_token_life_ms: 3_600_000,
-            ..Options::generic()
-        });
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
         let seed = env::var("EVERGRANT_SEED").map_or(clock, |seed| seed.parse().expect("EVERGRANT_SEED is a number"));
-        Self { server, directory: tempfile::tempdir().expect("a directory"), seed, until: Instant::now() + overall() }
+        Self {
+            server: server(rotation),
+            directory: tempfile::tempdir().expect("a directory"),
+            seed,
+            until: Instant::now() + overall(),
+        }
     }
 
     /// Its own directory.
@@ -119,6 +128,20 @@ impl Stage {
             let requests = self.server.token_requests();
             (requests.len() >= number).then_some(requests)
         })
+    }
+
+    /// Waits until no connection to the server is open: a dead process's request that is dealt with after its replay
+    /// would end the session for another reason.
+    pub fn wait_until_the_server_is_idle(&self) {
+        let idle = || (self.server.stats().connections_open == 0).then_some(());
+        wait_for("the server to be done with a dead process's request", idle);
+    }
+
+    /// The latest sign-in of this user, as the server knows it.
+    pub fn family(&self, user: &str) -> FamilyView {
+        let mut families = self.server.families();
+        families.retain(|family| family.user == user);
+        families.pop().expect("a family")
     }
 
     /// How many renewals the server has answered with tokens.
