@@ -20,7 +20,7 @@ part() { # name, command...
 }
 
 kills() { # which test
-	EVERGRANT_KILLS=${EVERGRANT_KILLS:-10000} cargo test --quiet --test processes -- --nocapture "$1"
+	EVERGRANT_KILLS=${EVERGRANT_KILLS:-10000} cargo test --quiet --test processes -- --include-ignored --nocapture "$1"
 }
 
 mkdir -p build/prove
@@ -31,5 +31,6 @@ part kills-strict kills crash::kill_9_loses_a_session_only
 part kills-at-each-call-with-grace kills syscalls::kill_9_at_each_call_loses_nothing
 part kills-at-each-call-strict kills syscalls::kill_9_at_each_call_loses_a_session_only
 part disk-errors-at-each-call kills syscalls::an_error_of_the_disk
+part fuzz fuzz/run.sh "${EVERGRANT_FUZZ_S:-60}"
 part languages tests/languages/run.sh "${EVERGRANT_PROVE_S:-180}" --kill
 exit $failed

@@ -18,6 +18,14 @@ static int checks, failures;
 /* A status as expected, or the error's message. Frees the error that the call has stored in `error`. */
 #define CHECK_STATUS(status, expected, error) check_status((status), (expected), &(error), __FILE__, __LINE__)
 
+/* A call with `&error` that must be OK: nothing else makes sense after it. Needs stdlib.h. */
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        evergrant_status status_ = (call);                                                                             \
+        if (!CHECK_STATUS(status_, EVERGRANT_STATUS_OK, error))                                                        \
+            exit(done());                                                                                              \
+    } while (0)
+
 static int check(int passed, const char *file, int line, const char *condition, const char *row)
 {
     checks++;

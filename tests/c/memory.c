@@ -26,13 +26,6 @@ static struct {
 
 static evergrant_error *error;
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        evergrant_status status_ = (call);                                                                             \
-        if (!CHECK_STATUS(status_, EVERGRANT_STATUS_OK, error))                                                        \
-            exit(done());                                                                                              \
-    } while (0)
-
 static const char *forwards(const char *backwards)
 {
     size_t i, n = strlen(backwards);

@@ -17,13 +17,6 @@ enum { SESSIONS = 300, LONG_MS = 60000 };
 static const char *control;
 static evergrant_error *error;
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        evergrant_status status_ = (call);                                                                             \
-        if (!CHECK_STATUS(status_, EVERGRANT_STATUS_OK, error))                                                        \
-            exit(done());                                                                                              \
-    } while (0)
-
 static void tell_server(const char *path, const char *body)
 {
     char answer[16384];

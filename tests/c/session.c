@@ -15,13 +15,6 @@ static char site[256];
 static const char *control;
 static evergrant_error *error;
 
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        evergrant_status status_ = (call);                                                                             \
-        if (!CHECK_STATUS(status_, EVERGRANT_STATUS_OK, error))                                                        \
-            exit(done());                                                                                              \
-    } while (0)
-
 /* The call fails with this status, and the error's JSON contains this text. */
 #define FAILS(call, expected, text)                                                                                    \
     do {                                                                                                               \

@@ -150,6 +150,23 @@ export async function call(handle, name, members, wait) {
   return settled(submit(handle, json({ call: name, ...members })), wait);
 }
 
+/**
+ * The same for calls that are the same. Without options it is soon made: thousands may join one call in one turn.
+ * @param {string} name
+ * @param {Record<string, unknown>} members
+ */
+function nameOf(name, members) {
+  const { session, rejected_access_token: rejected = '', options = {}, ...others } = members;
+  const plain = typeof rejected === 'string' && isEmpty(options) && isEmpty(others);
+  return plain ? `${name}\n${session}\n${rejected}` : json({ call: name, ...members });
+}
+
+/** @param {unknown} value */
+function isEmpty(value) {
+  for (const _ in /** @type {object} */ (value)) return false;
+  return true;
+}
+
 /** @type {WeakMap<Handle, Map<string, Flight>>} */
 const flights = new WeakMap();
 
@@ -165,13 +182,13 @@ export async function sharedCall(handle, name, members, wait) {
   check(wait?.signal);
   let ofHandle = flights.get(handle);
   if (ofHandle === undefined) flights.set(handle, (ofHandle = new Map()));
-  const text = json({ call: name, ...members });
+  const key = nameOf(name, members);
   const now = nowMs();
-  let flight = ofHandle.get(text);
+  let flight = ofHandle.get(key);
   if (flight === undefined) {
-    flight = { promise: submit(handle, text), since: now };
-    ofHandle.set(text, flight);
-    const end = () => ofHandle.delete(text);
+    flight = { promise: submit(handle, json({ call: name, ...members })), since: now };
+    ofHandle.set(key, flight);
+    const end = () => ofHandle.delete(key);
     flight.promise.then(end, end);
   }
   const late = Math.floor(now - flight.since);

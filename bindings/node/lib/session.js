@@ -125,6 +125,10 @@ export class Session {
   /** @type {NodeJS.Timeout | undefined} */
   #timer;
 
+  // The word when memory had no answer. While waits are under way and it has not changed, memory need not be asked again.
+  #stale = 0;
+  #waits = 0;
+
   /**
    * @param {Handle} handle
    * @param {string} name
@@ -146,14 +150,14 @@ export class Session {
 
   /** @param {import('../index.js').TokenOptions} [options] */
   accessToken(options) {
-    const hit = this.accessTokenNow();
+    const hit = this.#hit();
     if (hit !== undefined && this.#suffices(options)) return (this.#promise ??= Promise.resolve(hit));
     return this.#wait('session_access_token', {}, options);
   }
 
   /** @param {import('../index.js').TokenOptions} [options] */
   async token(options) {
-    const hit = this.accessTokenNow();
+    const hit = this.#hit();
     if (hit !== undefined && this.#token?.accessToken === hit && this.#suffices(options)) return this.#token;
     return this.#keep(await this.#wait('session_token', {}, options));
   }
@@ -210,6 +214,10 @@ export class Session {
     return async (input, init) => (await import('./fetch.js')).sessionFetch(this, input, init);
   }
 
+  #hit() {
+    return this.#waits > 0 && this.#word[0] === this.#stale ? undefined : this.accessTokenNow();
+  }
+
   #peek() {
     if (this.#handle.closed) return undefined;
     // Read before the question: whatever changes from now on makes the next call ask again.
@@ -218,6 +226,7 @@ export class Session {
     const accessToken = [undefined];
     const until = [0];
     if (native.evergrant_session_peek(this.#handle.pointer, this.name, accessToken, until) !== OK) {
+      this.#stale = seen;
       this.#drop();
       return undefined;
     }
@@ -275,7 +284,12 @@ export class Session {
     const all = { session: this.name, ...members, options: snakeCased('the options', others) };
     // To renew whatever is there is an order: each one is carried out.
     const how = name === 'session_renew' && members.rejected_access_token === undefined ? call : sharedCall;
-    return how(this.#handle, name, all, { signal });
+    this.#waits++;
+    try {
+      return await how(this.#handle, name, all, { signal });
+    } finally {
+      this.#waits--;
+    }
   }
 
   /**

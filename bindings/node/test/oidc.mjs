@@ -27,7 +27,8 @@ async function keep({ client_auth, client_id, client_secret, token: answer }) {
   // Some end by themselves, the others are rejected before.
   for (let token = await session.token(); token.generation <= ROTATIONS; ) {
     assert.equal(await isLive(), true);
-    if (token.generation % 5 === 0) await sleep((token.expiresIn + 1) * 1000);
+    // Both its end and what is left of it are given in whole seconds, rounded down.
+    if (token.generation % 5 === 0) await sleep((token.expiresIn + 2) * 1000);
     else await session.renew({ rejected: token.accessToken });
     const next = await session.token();
     assert.ok(next.generation > token.generation);

@@ -76,8 +76,13 @@ impl Failure {
             // A column that has another type, text that is not UTF-8, a table that is missing.
             None => DAMAGED,
         };
-        Error::store(format!("the store {} cannot be used: {advice} ({error}).", path.display()))
+        Error::store(format!("the store {} cannot be used: {advice} ({}).", path.display(), one_line(&error)))
     }
+}
+
+/// SQLite's own words, which may quote a damaged file.
+fn one_line(error: &rusqlite::Error) -> String {
+    error.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect()
 }
 
 /// For everything that is not as it was written.
