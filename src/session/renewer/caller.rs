@@ -86,6 +86,9 @@ impl Renewer {
                     if let Some(held) = self.join(slot, job, &want, until).await? {
                         return Ok(held);
                     }
+                    if let Want::Newer { anyway, .. } = &mut want {
+                        *anyway = false; // Once: from here on it waits like everybody else.
+                    }
                 }
             }
         }

@@ -277,10 +277,11 @@ impl Renewer {
 
     fn tell(&self, session: &str, record: Option<&Record>, exchanged: &Exchanged) {
         let failure = exchanged.outcome.failure();
-        let ended = record.is_some_and(|record| record.state == State::Ended);
-        let kind = match (&exchanged.outcome, ended) {
-            (Outcome::Done(_), _) => "renewed",
-            (Outcome::InvalidGrant(_), true) => "ended",
+        let ended = matches!(exchanged.outcome, Outcome::InvalidGrant(_))
+            && record.is_some_and(|record| record.state == State::Ended);
+        let kind = match &exchanged.outcome {
+            Outcome::Done(_) => "renewed",
+            _ if ended => "ended",
             _ => "renewal_failed",
         };
         let event = Event {

@@ -40,6 +40,9 @@ pub(super) fn refused(session: &str, refusal: &Refusal) -> Failed {
 pub(super) fn failed(session: &str, outcome: &Outcome, record: &Record) -> Error {
     let meaning = match outcome {
         Outcome::InvalidGrant(_) => "the session has ended, the user must sign in again",
+        Outcome::NotSent(_) | Outcome::Refused(_) if record.state == State::Ended => {
+            "the session is still ended, try once more later with anyway: true"
+        }
         Outcome::Refused(_) => "the session is kept",
         Outcome::NotSent(_) => "the session is kept, try again later",
         _ => "the session is kept, and the renewal is tried again until there is an answer",
