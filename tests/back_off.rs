@@ -2,7 +2,8 @@
 
 mod common;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::*;
 use evergrant::Status;
@@ -155,6 +156,23 @@ fn anyway_goes_past_a_wait_once() {
     assert_eq!(token(client.renew(SESSION, None, ANYWAY))["generation"], 2);
     client.renew(SESSION, None, None).unwrap();
     assert_eq!(scene.requests(), 4, "a success has ended the wait");
+}
+
+#[test]
+fn anyway_does_not_go_past_the_wait_that_it_brings_about() {
+    let scene = Scene::new(strict());
+    let client = scene.signed_in(json!({}));
+    scene.server.fault(FaultKind::Status { code: 503, body: None, retry_after: Some("600".into()) });
+    client.access_token(SESSION, None).unwrap_err();
+    scene.server.close_connections(false);
+    scene.server.refuse_connections(Duration::from_secs(600));
+    let before = Instant::now();
+    thread::scope(|scope| {
+        scope.spawn(|| client.renew(SESSION, None, ANYWAY));
+        // Whoever looks at the record wakes those who wait.
+        eventually("it was tried twice", || client.outcomes(SESSION).len() > 2);
+        assert!(before.elapsed() >= Duration::from_millis(500), "{:?}", before.elapsed());
+    });
 }
 
 #[test]
