@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -494,4 +495,23 @@ fn every_status_is_in_the_header() {
         let line = format!("EVERGRANT_STATUS_{} = {},", status.name(), status as i32);
         assert!(header.contains(line.trim_end_matches(',')), "{line}");
     }
+}
+
+#[test]
+fn what_this_process_renews_is_not_adopted() {
+    let scene = Scene::new(strict());
+    let client = scene.signed_in(json!({"store": "memory:"}));
+    let renewed = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !renewed.load(Ordering::Relaxed) {
+                    client.describe(SESSION).unwrap();
+                }
+            });
+        }
+        (0..1000).for_each(|_| drop(client.renew(SESSION, None, None).unwrap()));
+        renewed.store(true, Ordering::Relaxed);
+    });
+    assert_eq!((&client.count()["adopted"], &client.tell(SESSION)["generation"]), (&json!(0), &json!(1001)));
 }

@@ -253,7 +253,10 @@ impl Renewer {
         if let Some(tombstone) = record.take_if(|record| self.may_delete(record)) {
             self.vault.store.delete(&slot.key, tombstone.version)?;
         }
-        if slot.publish(record.as_ref(), read) {
+        let made_by = record.as_ref().and_then(|record| record.made_by);
+        // One of this process that is committed, and about to be published.
+        let own = made_by.is_some_and(|made_by| self.vault.runs(made_by.attempt));
+        if slot.publish(record.as_ref(), read) && !own {
             count(&self.stats.adopted);
             self.events.push(Event::new("adopted", &slot.key.session));
         }
