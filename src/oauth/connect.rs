@@ -111,6 +111,10 @@ impl<In: Transport> Connector<In> for HoldHead {
 /// What stands for an empty body, which ureq would not ask for. It never leaves.
 pub const EMPTY_BODY: &[u8] = b"\0";
 
+/// What ureq is told to wait beyond an exchange's deadline, and [`Whole`] takes off again: when the time is over, ureq
+/// gives up without a look at the connection. A process that was stopped, or got no time, may have an answer there that
+/// came in time, with a rotated refresh token in it.
+pub const LATE: std::time::Duration = std::time::Duration::from_secs(3600);
 /// How often, and for how long, a connection is looked at once more when the time is over.
 const LATE_LOOKS: u8 = 16;
 const LATE_LOOK: Duration = Duration::from_millis(1);
@@ -132,6 +136,12 @@ enum Phase {
     Body,
 }
 
+/// The time that is left, without [`LATE`].
+fn left(timeout: NextTimeout) -> Option<NextTimeout> {
+    let left = timeout.after.saturating_sub(LATE);
+    (!left.is_zero()).then(|| NextTimeout { after: left.into(), ..timeout })
+}
+
 impl<In: Transport> Whole<In> {
     fn send(&mut self, bytes: &[u8], timeout: NextTimeout) -> Result<(), Error> {
         let size = self.inner.buffers().output().len();
@@ -151,6 +161,7 @@ impl<In: Transport> Transport for Whole<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let timeout = left(timeout).ok_or(Error::Timeout(timeout.reason))?;
         let Phase::Head(head) = &mut self.phase else { return self.inner.transmit_output(amount, timeout) };
         let output = &mut self.inner.buffers().output()[..amount];
         if !head.ends_with(b"\r\n\r\n") {
@@ -172,9 +183,11 @@ impl<In: Transport> Transport for Whole<In> {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.phase = Phase::Head(Vec::new());
-        match self.inner.await_input(timeout) {
-            // A process that was stopped, or got no time, may have an answer that came in time and was not read in time.
-            // A rotated refresh token may be in it.
+        let input = match left(timeout) {
+            Some(timeout) => self.inner.await_input(timeout),
+            None => Err(Error::Timeout(timeout.reason)),
+        };
+        match input {
             Err(Error::Timeout(_)) if self.late_looks > 0 => {
                 self.late_looks -= 1;
                 self.inner.await_input(NextTimeout { after: LATE_LOOK, ..timeout })

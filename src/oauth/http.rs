@@ -11,7 +11,7 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use ureq::unversioned::transport::Connector;
 use ureq::{Agent, SendBody};
 
-use super::connect::{Dial, EMPTY_BODY, HoldHead, NoResolver, Tls};
+use super::connect::{Dial, EMPTY_BODY, HoldHead, LATE, NoResolver, Tls};
 use super::{Deadline, Failure, endpoints};
 use crate::host;
 use crate::secret::{Secret, SecretBytes};
@@ -69,6 +69,10 @@ pub enum Failed {
 impl Http {
     /// Cheap: no file is read and no thread started before the first TLS connection.
     pub fn new() -> Self {
+        Self::over(Dial::default().chain(Tls::default()))
+    }
+
+    fn over(connector: impl Connector) -> Self {
         static PROVIDER: OnceLock<Arc<rustls::crypto::CryptoProvider>> = OnceLock::new();
         let provider = PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()));
         let tls = TlsConfig::builder()
@@ -93,8 +97,7 @@ impl Http {
             .output_buffer_size(16 << 10)
             .max_response_header_size(32 << 10)
             .build();
-        let connector = Dial::default().chain(Tls::default()).chain(HoldHead);
-        Self { agent: Agent::with_parts(config, connector, NoResolver) }
+        Self { agent: Agent::with_parts(config, connector.chain(HoldHead), NoResolver) }
     }
 
     /// Sends `request` once and reads the answer.
@@ -137,7 +140,7 @@ impl Http {
             .agent
             .configure_request(http_request)
             .timeout_connect(Some(deadline.first_byte.saturating_duration_since(now)))
-            .timeout_global(Some(deadline.answer.saturating_duration_since(now)))
+            .timeout_global(Some(deadline.answer.saturating_duration_since(now) + LATE))
             .build();
         let mut response = self.agent.run(http_request)?;
         // Never grows if its length is announced: a reallocation would leave a copy behind.

@@ -4,6 +4,8 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, NextTimeout, Transport};
+
 use super::*;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
@@ -234,6 +236,50 @@ fn the_answer_is_limited_in_time_and_size() {
     let failure = unknown(send(&Http::new(), &endless, within(5_000, 5_000)));
     assert_eq!(failure.reason, "bad_answer");
     assert!(failure.message.contains("larger than 1 MiB"), "{}", failure.message);
+}
+
+/// Connections of a process that is stopped as soon as a request has left, until its answer is there and its time over.
+#[derive(Debug)]
+struct Stopped;
+
+#[derive(Debug)]
+struct StoppedTransport<In>(In);
+
+impl<In: Transport> Connector<In> for Stopped {
+    type Out = StoppedTransport<In>;
+
+    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
+        Ok(chained.map(StoppedTransport))
+    }
+}
+
+impl<In: Transport> Transport for StoppedTransport<In> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.0.transmit_output(amount, timeout)?;
+        thread::sleep(Duration::from_millis(400));
+        Ok(())
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.0.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+}
+
+#[test]
+fn an_answer_that_came_in_time_is_read_although_nobody_could_read_it_in_time() {
+    let http = Http::over(Dial::default().chain(Stopped));
+    let response = send(&http, &answering(OK), within(200, 300)).map_err(|failed| format!("{failed:?}")).unwrap();
+    assert_eq!((response.status, &response.body[..]), (200, &b"{}"[..]));
+    let silent = server(|stream| drop(read_request(&mut BufReader::new(&stream))));
+    unknown(send(&http, &silent, within(200, 300)));
 }
 
 #[test]
