@@ -32,5 +32,6 @@ part kills-at-each-call-with-grace kills syscalls::kill_9_at_each_call_loses_not
 part kills-at-each-call-strict kills syscalls::kill_9_at_each_call_loses_a_session_only
 part disk-errors-at-each-call kills syscalls::an_error_of_the_disk
 part fuzz fuzz/run.sh "${EVERGRANT_FUZZ_S:-60}"
+part sanitizers tests/sanitizers.sh
 part languages tests/languages/run.sh "${EVERGRANT_PROVE_S:-180}" --kill
 exit $failed
