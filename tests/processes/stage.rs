@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -94,12 +95,22 @@ impl Stage {
 
     /// A worker that has done nothing yet.
     pub fn worker(&self) -> Worker {
-        Worker::start(self.path(), self.until)
+        self.start(Language::C.command())
+    }
+
+    /// The same, started by this command.
+    pub fn start(&self, command: Command) -> Worker {
+        Worker::start(command, self.path(), self.until)
     }
 
     /// A worker with an open client.
     pub fn open(&self, more: Value) -> Worker {
-        let worker = self.worker();
+        self.open_in(Language::C, more)
+    }
+
+    /// A worker in that language with an open client.
+    pub fn open_in(&self, language: Language, more: Value) -> Worker {
+        let worker = self.start(language.command());
         worker.call(&["open", &self.config(more)]).ok();
         worker
     }
@@ -194,11 +205,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn start(directory: &Path, until: Instant) -> Self {
+    fn start(mut command: Command, directory: &Path, until: Instant) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("worker-{}.stderr", NUMBER.fetch_add(1, Ordering::Relaxed));
         let errors = File::create(directory.join(name)).expect("a file for its errors");
-        let mut child = Command::new(program())
+        let mut child = command
             // Cargo's: whatever library lies in target/ would come before the one that was built for this run.
             .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::piped())
@@ -428,7 +439,47 @@ pub fn library() -> PathBuf {
     env::current_exe().expect("the test").with_file_name("libevergrant.so")
 }
 
-/// The worker, compiled once for this test run against that library.
+/// What a worker is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Language {
+    /// `tests/c/worker.c`: it knows all commands.
+    C,
+    /// `tests/languages/commands.py`, with the package as it is installed for PYTHON.
+    Python,
+    /// `tests/languages/commands.mjs`, with the package as it is installed in NODE_PROJECT.
+    Node,
+}
+
+impl Language {
+    /// Mostly C: the others take their time to start. C alone where their packages are not installed.
+    pub fn any(random: &Random) -> Self {
+        match random.below(10) {
+            0 if env::var_os("PYTHON").is_some() => Self::Python,
+            1 if env::var_os("NODE_PROJECT").is_some() => Self::Node,
+            _ => Self::C,
+        }
+    }
+
+    pub fn command(self) -> Command {
+        let variable = |name| env::var_os(name).unwrap_or_else(|| panic!("{name} is not set (tests/prove.sh sets it)"));
+        let with = |program: &OsStr, file: &Path| {
+            let mut command = Command::new(program);
+            command.arg(file);
+            command
+        };
+        match self {
+            Self::C => Command::new(program()),
+            Self::Python => {
+                let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/languages/commands.py");
+                with(&variable("PYTHON"), &file)
+            }
+            // Node looks for packages where a program lies.
+            Self::Node => with("node".as_ref(), &Path::new(&variable("NODE_PROJECT")).join("commands.mjs")),
+        }
+    }
+}
+
+/// The worker in C, compiled once for this test run against that library.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
