@@ -267,6 +267,13 @@ impl Worker {
         }
     }
 
+    /// Whether there is a reply with this tag.
+    pub fn has_replied(&self, tag: &str) -> bool {
+        let mut early = self.early.borrow_mut();
+        early.extend(self.lines.try_iter());
+        early.iter().any(|reply| reply.tag == tag)
+    }
+
     /// The next reply with this tag.
     pub fn reply(&self, tag: &str) -> Reply {
         self.reply_if_any(tag).unwrap_or_else(|| panic!("worker {} is gone before its reply to {tag}", self.pid()))
@@ -341,6 +348,12 @@ impl Process {
 
     pub fn lives(self) -> bool {
         test_kill_process(self.pid()).is_ok()
+    }
+
+    /// By SIGSTOP.
+    pub fn is_stopped(self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'))
     }
 
     /// The names of its threads.
