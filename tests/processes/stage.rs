@@ -496,22 +496,33 @@ impl Language {
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let build = Path::new(env!("CARGO_TARGET_TMPDIR")).join("processes");
-        fs::create_dir_all(&build).expect("a directory");
+        let build = build_directory();
         // The name by which the program will ask for it.
         let soname = build.join(format!("libevergrant.so.{}", evergrant::capi::ABI_VERSION));
         let _ = fs::remove_file(&soname);
         std::os::unix::fs::symlink(library(), &soname).expect("a link");
-        let program = build.join("worker");
         let rpath = format!("-Wl,-rpath,{}", build.display());
-        let compiled = Command::new("cc")
-            .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-pthread"])
-            .args([Path::new("-I"), &root.join("include"), &root.join("tests/c/worker.c"), Path::new("-o"), &program])
-            .args([&*soname, Path::new(&rpath), Path::new("-ldl")])
-            .output()
-            .expect("a C compiler");
-        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-        program
+        compile("worker.c", "worker", &["-pthread".as_ref(), soname.as_os_str(), rpath.as_ref(), "-ldl".as_ref()])
     })
+}
+
+/// Where programs in C are built.
+fn build_directory() -> PathBuf {
+    let build = Path::new(env!("CARGO_TARGET_TMPDIR")).join("processes");
+    fs::create_dir_all(&build).expect("a directory");
+    build
+}
+
+/// A file of `tests/c`, compiled and linked with these arguments.
+pub fn compile(source: &str, target: &str, arguments: &[&OsStr]) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = build_directory().join(target);
+    let compiled = Command::new("cc")
+        .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-I"])
+        .args([&root.join("include"), &root.join("tests/c").join(source), Path::new("-o"), &target])
+        .args(arguments)
+        .output()
+        .expect("a C compiler");
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    target
 }
