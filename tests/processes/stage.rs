@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{self, Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -499,8 +499,7 @@ fn program() -> &'static Path {
         let build = build_directory();
         // The name by which the program will ask for it.
         let soname = build.join(format!("libevergrant.so.{}", evergrant::capi::ABI_VERSION));
-        let _ = fs::remove_file(&soname);
-        std::os::unix::fs::symlink(library(), &soname).expect("a link");
+        made(&soname, |link| std::os::unix::fs::symlink(library(), link).expect("a link"));
         let rpath = format!("-Wl,-rpath,{}", build.display());
         compile("worker.c", "worker", &["-pthread".as_ref(), soname.as_os_str(), rpath.as_ref(), "-ldl".as_ref()])
     })
@@ -513,16 +512,26 @@ fn build_directory() -> PathBuf {
     build
 }
 
+/// Makes a file at once: other test runs may be using it.
+fn made(path: &Path, make: impl FnOnce(&Path)) {
+    let new = path.with_file_name(process::id().to_string());
+    let _ = fs::remove_file(&new);
+    make(&new);
+    fs::rename(new, path).expect("a new name");
+}
+
 /// A file of `tests/c`, compiled and linked with these arguments.
 pub fn compile(source: &str, target: &str, arguments: &[&OsStr]) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = build_directory().join(target);
-    let compiled = Command::new("cc")
-        .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-I"])
-        .args([&root.join("include"), &root.join("tests/c").join(source), Path::new("-o"), &target])
-        .args(arguments)
-        .output()
-        .expect("a C compiler");
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    made(&target, |target| {
+        let compiled = Command::new("cc")
+            .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-I"])
+            .args([&root.join("include"), &root.join("tests/c").join(source), Path::new("-o"), target])
+            .args(arguments)
+            .output()
+            .expect("a C compiler");
+        assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    });
     target
 }
