@@ -104,7 +104,7 @@ impl Lane<'_> {
             if let Some(reply) = worker.reply_if_any(&renewals) {
                 assert!(may_lose, "after {kill} kills: {reply:?}");
                 reply.failure("SIGN_IN_REQUIRED");
-                assert_eq!(reply.answer["reason"], "rotation_lost", "{reply:?}");
+                assert_eq!(reply.answer["reason"], "rotation_lost", "after {kill} kills: {reply:?}");
             }
         }
         self.tally
