@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -144,6 +145,13 @@ impl Stage {
     /// Waits until no connection to the server is open: a dead process's request that is dealt with after its replay
     /// would end the session for another reason.
     pub fn wait_until_the_server_is_idle(&self) {
+        // Connections are accepted in their order: with this one, all that the dead have left behind.
+        let url = self.server.url();
+        let address = url.split('/').nth(2).expect("host and port");
+        let mut last = TcpStream::connect(address).expect("a connection");
+        last.write_all(b"GET / HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").expect("a request");
+        last.read_to_end(&mut Vec::new()).expect("an answer");
+        drop(last);
         let idle = || (self.server.stats().connections_open == 0).then_some(());
         wait_for("the server to be done with a dead process's request", idle);
     }
