@@ -26,8 +26,8 @@ part() { # name, command...
 	began=$(date +%s)
 	if "$@" >"$log" 2>&1; then
 		# "500 kills, 250 left a renewal in doubt, ...", or else the number of tests, or the last word.
-		figures=$(grep -E '^[0-9]+ (kills|stops|errors|steps), ' "$log" ||
-			sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1 tests, 0 failed/p' "$log")
+		figures=$(sed -nE 's/^\.*([0-9]+ (kills|stops|errors|steps), )/\1/p' "$log")
+		[ -n "$figures" ] || figures=$(sed -nE 's/^test result: ok\. ([0-9]+) passed.*/\1 tests, 0 failed/p' "$log")
 		[ -n "$figures" ] || figures=$(tail -n 1 "$log")
 		row ok "$name" "${figures%%,*}" "${figures#*, }" $(($(date +%s) - began))
 	else

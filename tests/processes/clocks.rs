@@ -156,13 +156,16 @@ fn a_clock_that_is_set_or_a_machine_that_sleeps_in_the_middle_of_a_renewal_costs
         other.call(&["renew", "alice", &token.access_token, &options]).failure("TIMED_OUT");
         let waiting = other.tell(&["renew", "alice", &token.access_token]);
         assert_eq!(stage.server.token_requests().len(), requests + 1, "{name}");
-        // A life begins when its request is sent: the clock may have gone beyond its end.
-        let [renewed, adopted] = [owner.reply(&renewal).token(), other.reply(&waiting).token()];
-        assert_eq!(renewed.generation, adopted.generation, "{name}");
-        assert!(renewed.generation > token.generation, "{name}");
-        token = owner.call(&["token", "alice"]).token();
-        assert_eq!(other.call(&["token", "alice"]).token(), token, "{name}");
-        assert!(clocks.wall_now_ms() < (token.expires_at_s as i64 + 1) * 1000, "{name}");
+        // A life begins when its request is sent: the clock may have gone beyond its end, and then one of them renews again.
+        for reply in [owner.reply(&renewal), other.reply(&waiting)] {
+            assert!(reply.token().generation > token.generation, "{name}");
+        }
+        // Only a process that was there has seen how long the machine slept when the wall clock does not say it.
+        let tokens = [&owner, &other].map(|party| party.call(&["token", "alice"]).token());
+        for token in &tokens {
+            assert!(clocks.wall_now_ms() < (token.expires_at_s as i64 + 1) * 1000, "{name}");
+        }
+        token = tokens.into_iter().max_by_key(|token| token.generation).expect("two tokens");
         let sent = stage.server.token_requests().len() - requests;
         // A session has generation 1 before its first renewal.
         assert_eq!((requests + sent + 1) as u64, token.generation, "{name}");
