@@ -7,6 +7,8 @@ mod writes;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::fingerprint::Fingerprints;
 use super::record::{Attempt, BackOff, Binds, Entry, Id, MadeBy, Owner, Record, Secrets, State};
 use crate::config::{EarlyRenewal, LostReply};
@@ -285,7 +287,7 @@ fn restored(record: &Record, seen: &Record) -> Record {
 }
 
 /// A presentation of a refresh token: what its claim wrote.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sent {
     /// The attempt's id.
     pub attempt: Id,
