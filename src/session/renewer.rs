@@ -213,7 +213,14 @@ impl Renewer {
         let left = self
             .write(slot, "signed_out", |record, moment| Ok(protocol::sign_out(record, self.is_revocable(), moment)))?
             .is_some_and(|record| !record.secrets.to_revoke.is_empty());
-        if left && let Some(job) = self.start_sweep(slot, Duration::ZERO) {
+        if !left {
+            return Ok(());
+        }
+        if let Some(job) = slot.running_job() {
+            // It may have looked for what is left before there was anything.
+            slot.job_ended(job, until, || self.is_closing()).await;
+        }
+        if let Some(job) = self.start_sweep(slot, Duration::ZERO) {
             slot.job_ended(job, until, || self.is_closing()).await;
         }
         Ok(())

@@ -275,3 +275,196 @@ impl Write for Length {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+    use crate::session::protocol::{self, Fresh, Moment};
+    use crate::store::Now;
+
+    const CANARY: &str = "CaNaRyToKeN";
+
+    fn keys(seed: u8) -> Keys {
+        Keys::new(&[[seed; 32]]).unwrap()
+    }
+
+    fn key(session: &str) -> Key {
+        Key { namespace: "n".into(), session: session.into() }
+    }
+
+    fn aside(directory: &Path) -> Aside {
+        Aside::new(directory.join("s.db-aside"), keys(1))
+    }
+
+    fn answer() -> Answer {
+        Answer::from_json(&format!(r#"{{"refresh_token": "{CANARY}-2", "access_token": "{CANARY}-3"}}"#)).unwrap()
+    }
+
+    fn pending(attempt: u128) -> Pending {
+        let refresh_token = Secret::new(format!("{CANARY}-1"));
+        let sent = Sent { attempt: Id(attempt), grant: Id(2), generation: 3, sends: 4, refresh_token };
+        let owner = Owner { handle: Id(5), host: "host".into(), boot: "boot".into() };
+        Pending { sent, answer: answer(), life: None, owner, duration_ms: 6 }
+    }
+
+    fn record(version: i64) -> Record {
+        let now = Now { ms: 0, clock: "clock".into() };
+        let moment = Moment { now: &now, wall_ms: 0, party: "party", duration_ms: 0, life: None, jitter: 0 };
+        let fresh = Fresh { version, grant: Id(2), fingerprint_key: Secret::new(CANARY) };
+        protocol::save(None, &answer(), fresh, None, &moment).unwrap()
+    }
+
+    fn files(directory: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(directory).unwrap().flatten() {
+            if entry.path().is_dir() { found.extend(files(&entry.path())) } else { found.push(entry.path()) }
+        }
+        found
+    }
+
+    #[test]
+    fn an_answer_is_kept_until_it_is_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let aside = aside(directory.path());
+        assert!(aside.pending(&key("a")).is_empty());
+        aside.keep(&key("a"), &pending(1)).unwrap();
+        aside.keep(&key("a"), &pending(2)).unwrap();
+        aside.keep(&key("b"), &pending(3)).unwrap();
+        let mut kept = aside.pending(&key("a"));
+        kept.sort_by_key(|pending| pending.sent.attempt);
+        assert_eq!(kept.iter().map(|pending| pending.sent.attempt.0).collect::<Vec<_>>(), [1, 2]);
+        let whole = |pending: &Pending| format!("{}", serde_json::to_value(pending).unwrap());
+        assert_eq!(whole(&kept[0]), whole(&pending(1)));
+        aside.settled(&key("a"), Id(1));
+        aside.settled(&key("a"), Id(1));
+        assert_eq!(aside.pending(&key("a")).len(), 1);
+        assert_eq!(aside.pending(&key("b")).len(), 1);
+    }
+
+    #[test]
+    fn the_latest_of_a_grant_is_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let aside = aside(directory.path());
+        assert_eq!(aside.recall(&key("a")), None);
+        let newer = Record { generation: 7, ..record(20) };
+        aside.remember(&key("a"), &newer).unwrap();
+        let seen = aside.recall(&key("a")).unwrap();
+        assert_eq!((seen.version, seen.grant, seen.generation), (20, Id(2), 7));
+        assert_eq!(seen.secrets.refresh_token, newer.secrets.refresh_token);
+        assert_eq!(seen.secrets.members, newer.secrets.members);
+        assert_eq!(aside.recall(&key("b")), None);
+        // Somebody who was slow.
+        aside.remember(&key("a"), &record(19)).unwrap();
+        assert_eq!(aside.recall(&key("a")).unwrap().version, 20);
+        // Versions of another grant may have begun anywhere.
+        aside.remember(&key("a"), &Record { grant: Id(3), ..record(1) }).unwrap();
+        assert_eq!(aside.recall(&key("a")).unwrap().grant, Id(3));
+    }
+
+    #[test]
+    fn of_a_tombstone_nothing_is_kept_but_that_it_is_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let aside = aside(directory.path());
+        aside.keep(&key("a"), &pending(1)).unwrap();
+        for state in [State::SignedOut, State::Forgotten] {
+            aside.remember(&key("a"), &Record { state, ..record(20) }).unwrap();
+            let seen = aside.recall(&key("a")).unwrap();
+            assert_eq!((seen.state, seen.grant), (state, Id(2)));
+            assert!(seen.secrets == Secrets::default());
+        }
+        // Forgetting leaves no answer behind.
+        assert_eq!(files(directory.path()).len(), 1);
+    }
+
+    #[test]
+    fn only_this_user_can_read_it_and_no_token_stands_in_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let aside = aside(directory.path());
+        aside.keep(&key("a"), &pending(1)).unwrap();
+        aside.remember(&key("a"), &record(1)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for path in [aside.directory(), &aside.directory().join("seen")] {
+            assert_eq!(mode(path), 0o700);
+        }
+        let files = files(directory.path());
+        assert_eq!(files.len(), 2);
+        for file in files {
+            assert_eq!(mode(&file), 0o600);
+            let content = fs::read(&file).unwrap();
+            assert!(!content.windows(CANARY.len()).any(|part| part == CANARY.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn what_is_not_as_it_was_written_is_as_good_as_absent() {
+        let directory = tempfile::tempdir().unwrap();
+        let aside = aside(directory.path());
+        aside.keep(&key("a"), &pending(1)).unwrap();
+        aside.remember(&key("a"), &record(1)).unwrap();
+        for path in files(directory.path()) {
+            let whole = fs::read(&path).unwrap();
+            let found = || aside.pending(&key("a")).len() + usize::from(aside.recall(&key("a")).is_some());
+            assert_eq!(found(), 2);
+            for at in 0..whole.len() {
+                let mut changed = whole.clone();
+                changed[at] ^= 1 << (at % 8);
+                fs::write(&path, changed).unwrap();
+                assert_eq!(found(), 1, "byte {at} of {path:?}");
+            }
+            for length in [0, 1, 20, whole.len() - 1] {
+                fs::write(&path, &whole[..length]).unwrap();
+                assert_eq!(found(), 1, "{path:?} cut at {length}");
+            }
+            fs::write(&path, whole).unwrap();
+        }
+        // Under another session's name, of the other kind, or under another key.
+        for path in files(directory.path()) {
+            let name = path.file_name().unwrap().to_string_lossy().replace(&name_of(&key("a")), &name_of(&key("b")));
+            fs::copy(&path, path.with_file_name(name)).unwrap();
+        }
+        assert!(aside.pending(&key("b")).is_empty() && aside.recall(&key("b")).is_none());
+        let [first, second] = ["pending", "seen"].map(|kind| files_of_kind(directory.path(), kind));
+        let swapped = fs::read(&first).unwrap();
+        fs::copy(&second, &first).unwrap();
+        fs::write(&second, swapped).unwrap();
+        assert!(aside.pending(&key("a")).is_empty() && aside.recall(&key("a")).is_none());
+        let stranger = Aside::new(aside.directory().to_owned(), keys(2));
+        aside.keep(&key("c"), &pending(1)).unwrap();
+        assert!(stranger.pending(&key("c")).is_empty());
+        assert_eq!(aside.pending(&key("c")).len(), 1, "it is left alone");
+    }
+
+    fn files_of_kind(directory: &Path, kind: &str) -> PathBuf {
+        let name = name_of(&key("a"));
+        let of_kind = |path: &PathBuf| {
+            let path = path.to_string_lossy();
+            path.contains(&format!("/{kind}")) && path.ends_with(&name)
+        };
+        files(directory).into_iter().find(of_kind).unwrap()
+    }
+
+    #[test]
+    fn the_sessions_that_were_renewed_last_are_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let aside = aside(directory.path());
+        let names: Vec<_> = (0..REMEMBERED + 200).map(|n| n.to_string()).collect();
+        for (at, name) in names.iter().enumerate() {
+            aside.remember(&key(name), &record(1)).unwrap();
+            // This one is renewed again and again.
+            aside.remember(&key("0"), &record(at as i64)).unwrap();
+            let path = aside.directory().join("seen").join(name_of(&key(name)));
+            // In order, whatever the clock's tick.
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(at as u64);
+            File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+        let kept = fs::read_dir(aside.directory().join("seen")).unwrap().count();
+        assert!((REMEMBERED - UNCOUNTED..=REMEMBERED).contains(&kept), "{kept}");
+        assert!(aside.recall(&key("0")).is_some());
+        for name in &names[names.len() - (REMEMBERED - UNCOUNTED - 1)..] {
+            assert!(aside.recall(&key(name)).is_some(), "{name}");
+        }
+        assert!(aside.recall(&key("1")).is_none());
+    }
+}

@@ -76,12 +76,15 @@ impl Renewer {
                     break settled;
                 }
             };
+            self.publish(slot, &settled, &exchanged);
             // Only now: a taker that finds no file must find the record changed.
             aside.settled(&slot.key, attempt);
-            self.publish(slot, &settled, &exchanged);
             if settled.written {
                 self.tell(&slot.key.session, settled.record.as_deref(), &exchanged);
                 changed = true;
+            }
+            if settled.record.is_some_and(|record| !record.secrets.to_revoke.is_empty()) {
+                self.revoke(slot)?;
             }
         }
         Ok(changed)
