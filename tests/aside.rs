@@ -133,6 +133,30 @@ fn whoever_looks_at_the_session_first_settles_it() {
 }
 
 #[test]
+fn who_takes_over_settles_it_and_does_not_replay() {
+    let scene = Scene::new(strict());
+    let mut other = scene.party(json!({"max_wait_ms": 60_000}));
+    // It knows the session before there is anything aside.
+    scene.saved(&scene.open(json!({})), SESSION);
+    let first = other.of("token", SESSION).unwrap();
+    scene.server.fault(Fault::from(FaultKind::Delay).before(300));
+    let mut party = scene.party(json!({}));
+    party.begin(json!({"do": "renew", "session": SESSION}));
+    eventually("the request", || scene.requests() == 2);
+    other.begin(json!({"do": "renew", "session": SESSION, "rejected": first["access_token"]}));
+    scene.take_away();
+    let token = party.answer().unwrap();
+    assert_eq!(token["uncommitted"], true);
+    other.answer().unwrap_err();
+    party.kill();
+    scene.bring_back();
+    let renewal = json!({"do": "renew", "session": SESSION, "rejected": first["access_token"]});
+    assert_eq!(other.ask(renewal).unwrap()["access_token"], token["access_token"]);
+    assert_eq!((scene.requests(), scene.pending().len()), (2, 0));
+    scene.assert_no_token_was_used_twice();
+}
+
+#[test]
 fn a_closed_client_leaves_it_to_the_next() {
     let scene = Scene::new(strict());
     let (party, token) = scene.uncommitted();
