@@ -14,7 +14,7 @@ use crate::process::tasks::block_on;
 use crate::session::cache::{Failed, Reading, Slot};
 use crate::session::events::{Event, count};
 use crate::session::protocol::{self, Correction, Decision, Sent, Want};
-use crate::session::record::{Attempt, Id, Record, State};
+use crate::session::record::{Attempt, Record, State};
 use crate::store::Now;
 use crate::token::Life;
 
@@ -87,7 +87,7 @@ impl Renewer {
                 None => self.load_at(slot)?,
             };
             let decision = self.decide(slot, record.as_deref(), &now, want);
-            if let Some(taken) = takes_over(&decision, record.as_deref())
+            if let Some(taken) = protocol::takes_over(&decision, record.as_deref())
                 && self.settle_pending(slot, Some(taken))?
             {
                 continue; // Its answer is there: nothing is replayed.
@@ -348,15 +348,6 @@ pub(super) struct Settled {
     pub now: Now,
     /// It was written for this outcome.
     pub written: bool,
-}
-
-/// The attempt that this decision would take over, or end in doubt.
-fn takes_over(decision: &Decision, record: Option<&Record>) -> Option<Id> {
-    let takes = matches!(
-        decision,
-        Decision::Claim { .. } | Decision::Serve { early: Some(_) } | Decision::Write(_, Correction::DoubtEnded)
-    );
-    Some(record?.attempt.as_ref().filter(|_| takes)?.id)
 }
 
 /// What a job does next.

@@ -142,6 +142,24 @@ fn decide() -> Vec<Mutation> {
             shared(StrictRevokes, &[Loss], 1),
             Property::Claimed,
         ),
+        Mutation {
+            name: "an attempt is replayed although its answer is set aside",
+            rules: Rules { takes_over: |_, _| None, ..SHIPPED },
+            run: Run { aside: true, ..local(&[Store, CrashUncommitted], 2) },
+            breaks: Property::Unexpected,
+        },
+        Mutation {
+            name: "a doubt is ended although its answer is set aside",
+            rules: Rules {
+                takes_over: |decision, record| match decision {
+                    Decision::Write(..) => None,
+                    _ => protocol::takes_over(decision, record),
+                },
+                ..SHIPPED
+            },
+            run: Run { aside: true, never_replays: true, ..local(&[Store, CrashUncommitted], 2) },
+            breaks: Property::LostForACause,
+        },
     ]
 }
 
