@@ -1,7 +1,8 @@
 //! Each rule of docs/protocol.md broken once, and the property that must notice it.
 //!
 //! A few rules are not here, because breaking them costs time and nothing else: that Unknown marks its doubt at once
-//! (its owner could take it over all the same), and that an answer clears its sender's own barrier.
+//! (its owner could take it over all the same), that an answer clears its sender's own barrier, and that no doubt is ended
+//! while its answer is set aside (that answer revives it).
 
 use evergrant::oauth::Outcome;
 use evergrant::session::protocol::{self, Decision, Moment, Sent, Situation, Want};
@@ -147,18 +148,6 @@ fn decide() -> Vec<Mutation> {
             rules: Rules { takes_over: |_, _| None, ..SHIPPED },
             run: Run { aside: true, ..local(&[Store, CrashUncommitted], 2) },
             breaks: Property::Unexpected,
-        },
-        Mutation {
-            name: "a doubt is ended although its answer is set aside",
-            rules: Rules {
-                takes_over: |decision, record| match decision {
-                    Decision::Write(..) => None,
-                    _ => protocol::takes_over(decision, record),
-                },
-                ..SHIPPED
-            },
-            run: Run { aside: true, never_replays: true, ..local(&[Store, CrashUncommitted], 2) },
-            breaks: Property::LostForACause,
         },
     ]
 }

@@ -493,7 +493,8 @@ impl Records {
     }
 
     fn outcome(&self, fate: Fate, party: u8) -> Outcome {
-        let me = &self.members[usize::from(party)];
+        // What is set aside binds nobody.
+        let me = &self.members[usize::from(party) % PARTIES];
         let configuration = Binds::Configuration(me.configuration.clone());
         match fate {
             Fate::Done(token, usable) => Outcome::Done(Box::new(answer(Some(secret(token)), usable))),

@@ -386,13 +386,13 @@ impl World {
         let aside = self.aside_of(state, &facts);
         let call = Call::Decide(Look { party, owner, seen: me.seen, seen_ahead, wanted, aside: aside.is_some() });
         let effect = self.records.call(state.record, call);
-        if effect == Effect::SettleAside {
-            let exchange = facts.attempt.and_then(|attempt| attempt.exchange).expect("an exchange");
-            let (sent, fate) = aside.expect("an answer");
-            return self.settles_aside(state, party, exchange, sent, fate);
-        }
         let binds_me = matches!(facts.bound, Some(Bound::All)) || facts.bound == Some(Bound::One(party));
         match effect {
+            Effect::SettleAside => {
+                let exchange = facts.attempt.and_then(|attempt| attempt.exchange).expect("an exchange");
+                let (sent, fate) = aside.expect("an answer");
+                self.settles_aside(state, party, exchange, sent, fate);
+            }
             Effect::Nothing | Effect::SignIn | Effect::BackOff => {
                 self.remember(&mut next, party);
                 let broken = effect == Effect::BackOff && !binds_me;
