@@ -209,6 +209,7 @@ fn essence(record: &Record) -> Whole {
 
 /// Makes a directory for this user only, if it is missing.
 fn make_directory(path: &Path) -> io::Result<()> {
+    #[cfg_attr(not(unix), allow(unused_mut))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

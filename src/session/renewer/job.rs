@@ -88,7 +88,7 @@ impl Renewer {
             };
             let decision = self.decide(slot, record.as_deref(), &now, want);
             if let Some(taken) = protocol::takes_over(&decision, record.as_deref())
-                && self.settle_pending(slot, Some(taken))?
+                && self.settle_pending(slot, Some(taken)).map_err(|error| error.about(&slot.key.session))?
             {
                 continue; // Its answer is there: nothing is replayed.
             }
