@@ -133,13 +133,19 @@ impl Aside {
         if before.is_some_and(|seen| seen.record.grant == record.grant && seen.version > record.version) {
             return Ok(());
         }
-        let is_new = !path.exists();
         let sealed = self.seal("seen", key, &essence(record))?;
-        let written = replace(&path, &sealed, |_| Ok(()));
+        let mut is_new = true;
+        let mut make_room = |_: &File| {
+            // ext4 writes to the disk where a name is given to another file, but not where it is free. Who looks between
+            // the two remembers nothing, which is no worse than not to have looked.
+            is_new = fs::remove_file(&path).is_err();
+            Ok(())
+        };
+        let written = replace(&path, &sealed, &mut make_room);
         if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             make_directory(&self.directory)?;
             make_directory(&directory)?;
-            replace(&path, &sealed, |_| Ok(()))?;
+            replace(&path, &sealed, &mut make_room)?;
         } else {
             written?;
         }
