@@ -37,7 +37,14 @@ impl Scene {
 
     /// A second process that holds an answer which it cannot commit, and the token in it. The store is away.
     fn uncommitted(&self) -> (Party, Value) {
+        let (party, _, token) = self.uncommitted_after();
+        (party, token)
+    }
+
+    /// The same, and the token before that one.
+    fn uncommitted_after(&self) -> (Party, Value, Value) {
         let mut party = self.renewed_party();
+        let before = party.of("token", SESSION).unwrap();
         self.server.fault(Fault::from(FaultKind::Delay).before(300));
         let requests = self.requests();
         party.begin(json!({"do": "renew", "session": SESSION}));
@@ -46,7 +53,7 @@ impl Scene {
         let token = party.answer().unwrap();
         assert_eq!(token["uncommitted"], true, "{token}");
         assert_eq!(self.pending().len(), 1);
-        (party, token)
+        (party, before, token)
     }
 
     fn take_away(&self) {
@@ -185,16 +192,13 @@ fn a_doubt_that_would_end_the_session_is_settled_instead() {
 #[test]
 fn an_owner_that_lives_commits_by_itself() {
     let scene = Scene::new(strict());
-    let (mut party, token) = scene.uncommitted();
+    let (mut party, before, token) = scene.uncommitted_after();
     scene.bring_back();
     // Before that one tries again, or after.
     let mut other = scene.party(json!({}));
     assert!(other.of("describe", SESSION).is_ok());
-    assert_eq!(
-        other.ask(json!({"do": "renew", "session": SESSION})).unwrap()["access_token"],
-        token["access_token"],
-        "it waits"
-    );
+    let renewal = json!({"do": "renew", "session": SESSION, "rejected": before["access_token"]});
+    assert_eq!(other.ask(renewal).unwrap()["access_token"], token["access_token"], "it waits");
     eventually("the commit", || party.of("token", SESSION).unwrap()["uncommitted"].is_null());
     assert_eq!((scene.requests(), scene.pending().len()), (2, 0));
     let events = other.ask(json!({"do": "events"})).unwrap();
