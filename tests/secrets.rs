@@ -197,7 +197,9 @@ fn nothing_that_is_told_kept_or_printed_contains_a_secret() {
     for part in ["sessions.db", "sessions.db-wal", "sessions.db-shm"] {
         assert!(found.contains(&scene.directory.path().join(part)), "{part}: {found:?}");
     }
-    assert!(found.iter().any(|file| file.to_string_lossy().contains("-owners/")), "{found:?}");
+    for directory in ["-owners/", "-aside/seen/"] {
+        assert!(found.iter().any(|file| file.to_string_lossy().contains(directory)), "{directory}: {found:?}");
+    }
     for file in found {
         assert_clean(&format!("{file:?}"), &fs::read(&file).unwrap());
     }
