@@ -263,9 +263,12 @@ impl Renewer {
         count(&self.stats.store_reads);
         let (record, now) = loop {
             let (mut record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
-            let known = slot.seen().is_some();
-            let Some(record) = record.take_if(|_| !known) else { break (record, now) };
-            // Memory knows nothing: what this machine keeps beside the store may.
+            let seen = slot.seen();
+            let goes_on = |record: &mut Record| {
+                seen.as_ref().is_some_and(|seen| seen.grant == record.grant && seen.generation <= record.generation)
+            };
+            let Some(record) = record.take_if(|record| !goes_on(record)) else { break (record, now) };
+            // Memory knows nothing, or the store went back: what this machine keeps beside it may know more.
             self.start_settling(slot);
             if let Some(record) = self.recall(slot, record, &now) {
                 break (Some(record), now);
