@@ -3,12 +3,9 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::future::{Future, poll_fn};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
-use std::time::{Duration, Instant};
-
-use arc_swap::ArcSwapOption;
+use std::time::Duration;
 
 use super::protocol::Policy;
 use super::record::{Id, Key, Record, State};
@@ -18,6 +15,8 @@ use crate::process::lock;
 use crate::process::tasks::{Wakers, wake_at};
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use crate::sync::{ArcSwapOption, Instant, Mutex, MutexGuard};
 use crate::token::Life;
 
 /// An open store, and everything that the clients of this process on it share.

@@ -19,10 +19,9 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -39,6 +38,8 @@ use crate::process::tasks::{Wakers, block_on, wake_at};
 use crate::process::{self, AtExit, Runtime, lock};
 use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Instant, Mutex, RwLock};
 use crate::token::{Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.

@@ -2,7 +2,7 @@
 //! join a job, wait.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Renewer;
 use super::job::Loaded;
@@ -13,6 +13,7 @@ use crate::session::cache::{Failed, Held, Reading, Slot, Waited};
 use crate::session::events::count;
 use crate::session::protocol::{Decision, Want};
 use crate::session::record::Id;
+use crate::sync::Instant;
 
 /// Callers with time left wait for a renewal that goes on by itself within this time.
 const SOON: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::words::{defect, failed, refused, unusable};
 use super::{Renewer, random_id};
@@ -16,6 +16,7 @@ use crate::session::events::{Event, count};
 use crate::session::protocol::{self, Correction, Decision, Sent, Want};
 use crate::session::record::{Attempt, Record, State};
 use crate::store::Now;
+use crate::sync::Instant;
 use crate::token::Life;
 
 /// Added to an attempt's deadline after the exchange's hard limit: for the commit, drift and clock steps.
