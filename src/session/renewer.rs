@@ -151,6 +151,9 @@ impl Renewer {
     /// The token in memory and the Unix time in milliseconds until which memory answers: no I/O, and for a session that
     /// this thread has asked for lately no lock.
     pub fn peek<T>(&self, session: &[u8], read: impl FnOnce(&Held) -> T) -> Option<(T, i64)> {
+        if self.is_closing() {
+            return None; // A thread may know a slot that is still filled: by a job of ours, or by another client.
+        }
         recent::with_slot(
             self.number,
             session,

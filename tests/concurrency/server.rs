@@ -16,6 +16,8 @@ pub enum Renewal {
     Grant,
     /// `invalid_grant`: the session has ended.
     Refuse,
+    /// 503: nobody knows, so it is tried again.
+    Fail,
     /// A defect of the library.
     Panic,
 }
@@ -68,6 +70,7 @@ pub fn answer(mut request: impl Read) -> io::Result<Response> {
             ),
         ),
         Renewal::Refuse => (400, r#"{"error":"invalid_grant","error_description":"revoked"}"#.to_owned()),
+        Renewal::Fail => (503, String::new()),
         // Without the panic hook.
         Renewal::Panic => panic::resume_unwind(Box::new("on purpose")),
     };

@@ -190,6 +190,26 @@ fn close_without_a_wait_serves_nothing_afterwards() {
 }
 
 #[test]
+fn close_tells_those_who_wait_for_a_replay() {
+    explore("close_tells_those_who_wait_for_a_replay", Timers::AtRest, || {
+        let client = client(Renewal::Fail, SAVED);
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                let client = Arc::clone(&client);
+                thread::spawn(move || {
+                    let status = token(&client).unwrap_err().status;
+                    assert!(matches!(status, Status::Closed | Status::Unavailable), "{status:?}");
+                })
+            })
+            .collect();
+        let started = Instant::now();
+        client.close(u32::MAX);
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        assert_eq!(started.elapsed(), Duration::ZERO, "somebody was not told");
+    });
+}
+
+#[test]
 fn nothing_is_sent_once_close_has_returned() {
     explore("nothing_is_sent_once_close_has_returned", Timers::AtRest, || {
         let client = client(Renewal::Grant, SAVED);

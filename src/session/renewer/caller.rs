@@ -73,7 +73,7 @@ impl Renewer {
                     if Instant::now() >= until {
                         return self.out_of_time(slot, &want);
                     }
-                    slot.time_to_poll(interval, until).await;
+                    slot.time_to_poll(interval, until, || self.is_closing()).await;
                     interval = (interval * 3 / 2).min(POLL.1);
                 }
                 Decision::Refuse(refusal) => {
@@ -117,7 +117,7 @@ impl Renewer {
         }
         match failed.goes_on_after {
             Some(wait) if wait <= SOON && Instant::now() + wait < until => {
-                slot.changed(wait).await;
+                slot.changed(wait, || self.is_closing()).await;
                 Ok(None)
             }
             _ => Err(failed.error),
