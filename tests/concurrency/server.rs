@@ -18,6 +18,8 @@ pub enum Renewal {
     Refuse,
     /// 503: nobody knows, so it is tried again.
     Fail,
+    /// The answer comes when it is [let go](let_go).
+    Hold,
     /// A defect of the library.
     Panic,
 }
@@ -27,6 +29,7 @@ struct Server {
     renewal: Renewal,
     requests: usize,
     open: usize,
+    held: bool,
 }
 
 // Shuttle runs all tasks of an execution on one thread of the system.
@@ -36,7 +39,12 @@ thread_local! {
 
 /// A new one.
 pub fn start(renewal: Renewal) {
-    SERVER.set(Server { renewal, ..Server::default() });
+    SERVER.set(Server { renewal, held: matches!(renewal, Renewal::Hold), ..Server::default() });
+}
+
+/// Sends what was held.
+pub fn let_go() {
+    SERVER.with_borrow_mut(|server| server.held = false);
 }
 
 /// How many requests have come.
@@ -60,10 +68,13 @@ pub fn answer(mut request: impl Read) -> io::Result<Response> {
     });
     // Others come in.
     thread::sleep(Duration::ZERO);
+    while SERVER.with_borrow(|server| server.held) {
+        thread::yield_now();
+    }
     SERVER.with_borrow_mut(|server| server.open -= 1);
     let (status, body) = match renewal {
         _ if !form.contains("grant_type=refresh_token") => (200, String::new()),
-        Renewal::Grant => (
+        Renewal::Grant | Renewal::Hold => (
             200,
             format!(
                 r#"{{"access_token":"access-{number}","refresh_token":"refresh-{number}","expires_in":5184000,"token_type":"Bearer"}}"#

@@ -190,6 +190,25 @@ fn close_without_a_wait_serves_nothing_afterwards() {
 }
 
 #[test]
+fn close_tells_those_who_wait_for_a_renewal() {
+    explore("close_tells_those_who_wait_for_a_renewal", Timers::AtRest, || {
+        let client = client(Renewal::Hold, SAVED);
+        let callers: Vec<_> = (0..2)
+            .map(|_| {
+                let client = Arc::clone(&client);
+                thread::spawn(move || assert_eq!(token(&client).unwrap_err().status, Status::Closed))
+            })
+            .collect();
+        let status = client.close(0);
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        server::let_go();
+        if status == Status::Ok {
+            assert_eq!(server::requests(), 0);
+        }
+    });
+}
+
+#[test]
 fn close_tells_those_who_wait_for_a_replay() {
     explore("close_tells_those_who_wait_for_a_replay", Timers::AtRest, || {
         let client = client(Renewal::Fail, SAVED);
@@ -274,57 +293,73 @@ impl Keeper {
     }
 }
 
-/// No token of before is served once `change` has returned, neither from memory nor by one who keeps it.
-fn nothing_stale(change: impl FnOnce(&Client)) {
+/// No token of before is served once `change` has returned, neither from memory nor by one who keeps it, whatever
+/// `other` does meanwhile.
+fn nothing_stale(before: &'static [&str], other: fn(&Client), change: fn(&Client)) {
+    let stale = |served: Option<&str>| served.is_some_and(|token| before.contains(&token));
     let client = client(Renewal::Grant, SAVED_WITH_TOKEN);
     let changed = Arc::new(AtomicBool::new(false));
     let keeper = {
         let (mut keeper, changed) = (Keeper { client: Arc::clone(&client), kept: None }, Arc::clone(&changed));
         thread::spawn(move || {
             for _ in 0..6 {
-                let before = changed.load(Ordering::SeqCst);
-                let served = keeper.serve();
-                assert!(!before || served.as_deref() != Some("access-0"), "a stale token was served");
+                let is_changed = changed.load(Ordering::SeqCst);
+                assert!(!(is_changed && stale(keeper.serve().as_deref())), "a stale token was served");
             }
         })
     };
-    let loader = {
+    let other = {
         let client = Arc::clone(&client);
-        thread::spawn(move || drop(client.describe("s")))
+        thread::spawn(move || other(&client))
     };
     change(&client);
     changed.store(true, Ordering::SeqCst);
     keeper.join().unwrap();
-    loader.join().unwrap();
-    let peeked = client.peek("s", str::to_owned);
-    assert!(peeked.is_err() || peeked.is_ok_and(|(token, _)| token != "access-0"), "memory has a stale token");
+    other.join().unwrap();
+    let served = client.peek("s", str::to_owned).ok().map(|(token, _)| token);
+    assert!(!stale(served.as_deref()), "memory has a stale token");
+}
+
+fn look(client: &Client) {
+    drop(client.describe("s"));
+}
+
+fn renew(client: &Client) {
+    drop(client.renew("s", Some("access-0"), None));
 }
 
 #[test]
 fn nothing_stale_after_a_renewal() {
     explore("nothing_stale_after_a_renewal", Timers::AtRest, || {
-        nothing_stale(|client| assert!(client.renew("s", Some("access-0"), None).is_ok()));
-    });
-}
-
-#[test]
-fn nothing_stale_after_a_sign_out() {
-    explore("nothing_stale_after_a_sign_out", Timers::AtRest, || {
-        nothing_stale(|client| client.sign_out("s").unwrap());
+        nothing_stale(&["access-0"], look, renew);
     });
 }
 
 #[test]
 fn nothing_stale_after_a_sign_in() {
     explore("nothing_stale_after_a_sign_in", Timers::AtRest, || {
-        nothing_stale(|client| client.save("s", r#"{"refresh_token": "refresh-x"}"#).unwrap());
+        nothing_stale(&["access-0"], look, |client| client.save("s", r#"{"refresh_token": "refresh-x"}"#).unwrap());
     });
 }
 
 #[test]
-fn nothing_stale_after_close() {
-    explore("nothing_stale_after_close", Timers::AtRest, || {
-        nothing_stale(|client| assert_eq!(client.close(0), Status::Ok));
+fn nothing_served_after_a_sign_out() {
+    explore("nothing_served_after_a_sign_out", Timers::AtRest, || {
+        nothing_stale(&["access-0"], look, |client| client.sign_out("s").unwrap());
+    });
+}
+
+#[test]
+fn nothing_served_after_a_sign_out_during_a_renewal() {
+    explore("nothing_served_after_a_sign_out_during_a_renewal", Timers::AtRest, || {
+        nothing_stale(&["access-0", "access-1", "access-2"], renew, |client| client.sign_out("s").unwrap());
+    });
+}
+
+#[test]
+fn nothing_served_after_close() {
+    explore("nothing_served_after_close", Timers::AtRest, || {
+        nothing_stale(&["access-0", "access-1"], renew, |client| _ = client.close(0));
     });
 }
 
@@ -373,6 +408,7 @@ fn threads_that_take_share_the_results() {
         let client = client(Renewal::Grant, SAVED);
         let queue = Arc::new(Queue::open().unwrap());
         let taken = Arc::new(Count::default());
+        let started = Instant::now();
         for tag in 0..3 {
             queue.submit(Some(&client), tag, r#"{"call": "session_token", "session": "s"}"#).unwrap();
         }
@@ -388,6 +424,7 @@ fn threads_that_take_share_the_results() {
             })
             .collect();
         block_on(taken.reaches(3));
+        assert_eq!(started.elapsed(), Duration::ZERO, "nobody was woken to take");
         takers.into_iter().for_each(|taker| taker.join().unwrap());
         assert_eq!(taken.get(), 3);
     });
