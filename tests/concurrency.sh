@@ -11,7 +11,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 started=$(date +%s)
 test() {
-	cargo test --quiet --lib --no-default-features --features shuttle -- --test-threads 2 "$@"
+	cargo test --quiet --lib --no-default-features --features shuttle -- "$@"
 }
 test --list >/dev/null
 built=$(date +%s)

@@ -13,10 +13,11 @@ mod sessions;
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Schedule, Scheduler, Task, TaskId};
-use shuttle::{Config, Runner};
+use shuttle::{Config, MaxSteps, Runner};
 
 use crate::sync::{self, Timers};
 
@@ -24,9 +25,13 @@ use crate::sync::{self, Timers};
 ///
 /// `EVERGRANT_SCHEDULES`: how many. `EVERGRANT_SCHEDULE`: this one alone, as a failure has printed it.
 fn explore(name: &str, timers: Timers, scenario: impl Fn() + Copy + Send + Sync + 'static) {
+    // What is static is simulated for one at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut config = Config::new();
     config.stack_size = 512 << 10;
     config.silence_warnings = true;
+    config.max_steps = MaxSteps::FailAfter(100_000);
     if let Ok(schedule) = env::var("EVERGRANT_SCHEDULE") {
         let mut scheduler = ReplayScheduler::new_from_encoded(&schedule);
         scheduler.set_allow_incomplete();

@@ -2,14 +2,15 @@
 
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 # scenario, file, as it is, as it is broken
 MUTATIONS = [
-    # Two jobs for one session.
-    ("callers_share_one_exchange", "session/cache.rs", "if state.running {", "if false {"),
+    # A refresh token is claimed although the record has changed.
+    ("callers_share_one_exchange", "store/memory.rs", "if place.get().version == version =>", "if version != 0 =>"),
     # A waiter registers after its check.
     (
         "callers_share_one_exchange",
@@ -35,12 +36,12 @@ MUTATIONS = [
     ),
     # Wakers are kept once they are woken.
     ("a_caller_that_gives_up_leaves_nothing_behind", "process/tasks.rs", "mem::take(self)", "Self(self.0.clone())"),
-    # A wait that ends takes the job along.
+    # A wait that ends takes the others along.
     (
         "a_wait_that_ends_by_its_time_ends_no_renewal",
         "session/renewer/caller.rs",
         "Waited::TimedOut => self.out_of_time(slot, want).map(Some),",
-        "Waited::TimedOut => { slot.end_job(None); self.out_of_time(slot, want).map(Some) }",
+        "Waited::TimedOut => { self.closing.store(true, std::sync::atomic::Ordering::SeqCst); self.out_of_time(slot, want).map(Some) }",
     ),
     # The end of the last job is not told.
     (
@@ -84,7 +85,7 @@ MUTATIONS = [
     ("nothing_served_after_a_sign_out", "session/cache.rs", "&& record.version < version", "&& false"),
     # The stamp changes before the token does.
     (
-        "nothing_stale_after_a_renewal",
+        "nothing_stale_after_a_sign_in",
         "session/cache.rs",
         "self.held.store(next.map(Arc::new));\n        self.touch();",
         "self.touch();\n        self.held.store(next.map(Arc::new));",
@@ -104,7 +105,7 @@ MUTATIONS = [
         "state.seen = None;",
     ),
     # The bell rings late.
-    ("every_result_is_taken_once_and_announced", "queue.rs", "finished.results.len() == 1", "finished.results.len() == 2"),
+    ("every_result_is_taken_once_and_announced", "queue.rs", "finished.results.len() == 1", "finished.results.len() == 3"),
     # The bell is silenced when the results are no longer locked.
     (
         "every_result_is_taken_once_and_announced",
@@ -168,6 +169,9 @@ def restore():
         shutil.copy2(root / name, copy)
     for name in ("src", "tests"):
         shutil.copytree(root / name, copy / name)
+    # A name of its own in `target`, beside the library that is whole.
+    manifest = copy / "Cargo.toml"
+    manifest.write_text(re.sub(r'(?m)^version = "(.*)"', r'version = "\1+broken"', manifest.read_text(), count=1))
 
 
 def run(scenario):
