@@ -26,6 +26,8 @@ kills() { # which test
 mkdir -p build/prove
 part model cargo run --quiet -p evergrant-model -- large
 part mutations cargo run --quiet -p evergrant-model -- mutations
+part concurrency tests/concurrency.sh "${EVERGRANT_SCHEDULES:-10000}"
+part concurrency-mutations tests/concurrency.sh mutations
 part kills-with-grace kills crash::kill_9_at_any_moment
 part kills-strict kills crash::kill_9_loses_a_session_only
 part kills-at-each-call-with-grace kills syscalls::kill_9_at_each_call_loses_nothing

@@ -46,10 +46,6 @@ impl Count {
     }
 }
 
-fn wanted() -> Arc<dyn Any + Send + Sync> {
-    Arc::new(())
-}
-
 #[test]
 fn a_job_that_comes_as_a_thread_ends_is_run() {
     explore("a_job_that_comes_as_a_thread_ends_is_run", Timers::AnyTime, || {
@@ -76,22 +72,24 @@ fn what_is_due_later_is_run_if_it_is_wanted() {
     explore("what_is_due_later_is_run_if_it_is_wanted", Timers::AnyTime, || {
         let workers = Arc::new(Workers::default());
         let done = Arc::new(Count::default());
-        let (kept, dropped) = (wanted(), wanted());
-        let later = |by: Weak<dyn Any + Send + Sync>, seconds| {
-            let done = Arc::clone(&done);
-            workers.run_later(Duration::from_secs(seconds), 1, by, Box::new(move || done.raise()));
-        };
-        later(Arc::downgrade(&kept), 5);
-        later(Arc::downgrade(&dropped), 7);
+        let unwanted = Arc::new(Count::default());
+        let kept: Arc<dyn Any + Send + Sync> = Arc::new(());
+        let dropped: Arc<dyn Any + Send + Sync> = Arc::new(());
+        for (by, seconds, count) in [(&kept, 5, &done), (&dropped, 7, &unwanted)] {
+            let count = Arc::clone(count);
+            workers.run_later(Duration::from_secs(seconds), 1, Arc::downgrade(by), Box::new(move || count.raise()));
+        }
+        drop(dropped);
         let other = {
             let (workers, done) = (Arc::clone(&workers), Arc::clone(&done));
-            thread::spawn(move || {
-                drop(dropped);
-                assert!(workers.run(1, Box::new(move || done.raise())).is_ok());
-            })
+            thread::spawn(move || assert!(workers.run(1, Box::new(move || done.raise())).is_ok()))
         };
         other.join().unwrap();
         block_on(done.reaches(2));
+        while Arc::strong_count(&unwanted) > 1 {
+            thread::yield_now();
+        }
+        assert_eq!(unwanted.get(), 0, "what nobody wants was run");
     });
 }
 
