@@ -16,7 +16,7 @@ MUTATIONS = [
         "if state.running {",
         "if false {",
         "lock(&self.running).contains(&attempt)",
-        "attempt.0 == 0",
+        "false",
     ),
     # A waiter registers after its check.
     (
@@ -92,7 +92,7 @@ MUTATIONS = [
     ("nothing_served_after_a_sign_out", "session/cache.rs", "&& record.version < version", "&& false"),
     # The stamp changes before the token does.
     (
-        "nothing_stale_after_a_sign_in",
+        "nothing_kept_past_a_sign_in",
         "session/cache.rs",
         "self.held.store(next.map(Arc::new));\n        self.touch();",
         "self.touch();\n        self.held.store(next.map(Arc::new));",
