@@ -309,7 +309,8 @@ fn nothing_stale(before: &'static [&str], other: fn(&Client), change: fn(&Client
         thread::spawn(move || {
             for _ in 0..4 {
                 let is_changed = changed.load(Ordering::SeqCst);
-                assert!(!(is_changed && stale(keeper.serve())), "a stale token was served");
+                let served = keeper.serve();
+                assert!(!(is_changed && stale(served)), "a stale token was served");
             }
             keeper
         })
