@@ -48,7 +48,8 @@ MUTATIONS = [
         "a_wait_that_ends_by_its_time_ends_no_renewal",
         "session/renewer/caller.rs",
         "Waited::TimedOut => self.out_of_time(slot, want).map(Some),",
-        "Waited::TimedOut => { self.closing.store(true, std::sync::atomic::Ordering::SeqCst); self.out_of_time(slot, want).map(Some) }",
+        "Waited::TimedOut => { self.closing.store(true, std::sync::atomic::Ordering::SeqCst); "
+        "self.out_of_time(slot, want).map(Some) }",
     ),
     # The end of the last job is not told.
     (
@@ -72,7 +73,12 @@ MUTATIONS = [
         "slot.changed(wait, || false)",
     ),
     # What a thread knows is served after close.
-    ("close_without_a_wait_serves_nothing_afterwards", "session/renewer.rs", "if self.is_closing() {\n            return None;", "if false {\n            return None;"),
+    (
+        "close_without_a_wait_serves_nothing_afterwards",
+        "session/renewer.rs",
+        "if self.is_closing() {\n            return None;",
+        "if false {\n            return None;",
+    ),
     # A job that begins behind the back of close.
     (
         "nothing_is_sent_once_close_has_returned",
@@ -101,8 +107,13 @@ MUTATIONS = [
     (
         "nothing_served_after_a_sign_out_during_a_renewal",
         "session/renewer.rs",
-        "            if self.vault.store.compare_and_swap(&slot.key, expected, &next)? {\n                let next = Arc::new(next);\n                slot.publish(Some(&next), Reading::now());",
-        "            let published = Arc::new(next.clone());\n            slot.publish(Some(&published), Reading::now());\n            if self.vault.store.compare_and_swap(&slot.key, expected, &next)? {\n                let next = Arc::new(next);",
+        "            if self.vault.store.compare_and_swap(&slot.key, expected, &next)? {\n"
+        "                let next = Arc::new(next);\n"
+        "                slot.publish(Some(&next), Reading::now());",
+        "            let published = Arc::new(next.clone());\n"
+        "            slot.publish(Some(&published), Reading::now());\n"
+        "            if self.vault.store.compare_and_swap(&slot.key, expected, &next)? {\n"
+        "                let next = Arc::new(next);",
     ),
     # Close empties memory without a change of the stamp.
     (
@@ -118,7 +129,9 @@ MUTATIONS = [
         "every_result_is_taken_once_and_announced",
         "queue.rs",
         "self.results.bell.silence();\n            Poll::Ready(Ok(array(&std::mem::take(&mut finished.results))))",
-        "let results = std::mem::take(&mut finished.results);\n            drop(finished);\n            drop(lock(&self.results.finished));\n            self.results.bell.silence();\n            Poll::Ready(Ok(array(&results)))",
+        "let results = std::mem::take(&mut finished.results);\n            drop(finished);\n"
+        "            drop(lock(&self.results.finished));\n            self.results.bell.silence();\n"
+        "            Poll::Ready(Ok(array(&results)))",
     ),
     # Nobody is woken to take.
     ("threads_that_take_share_the_results", "queue.rs", "        takers.wake();", "        drop(takers);"),
@@ -185,7 +198,12 @@ def restore():
 
 def run(scenario):
     return subprocess.run(
-        [*command, f"::{scenario}", "--nocapture"], cwd=copy, env=environment, capture_output=True, text=True, errors="replace"
+        [*command, f"::{scenario}", "--nocapture"],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
 
 

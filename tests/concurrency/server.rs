@@ -77,7 +77,7 @@ pub fn answer(mut request: impl Read) -> io::Result<Response> {
         Renewal::Grant | Renewal::Hold => (
             200,
             format!(
-                r#"{{"access_token":"access-{number}","refresh_token":"refresh-{number}","expires_in":5184000,"token_type":"Bearer"}}"#
+                r#"{{"access_token": "access-{number}", "refresh_token": "refresh-{number}", "expires_in": 5184000}}"#
             ),
         ),
         Renewal::Refuse => (400, r#"{"error":"invalid_grant","error_description":"revoked"}"#.to_owned()),

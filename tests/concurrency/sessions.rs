@@ -24,8 +24,8 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Instant, Timers, thread};
 use crate::token::Answer;
 
-const CONFIG: &str = r#"{"token_endpoint": "https://as.example/token", "revocation_endpoint": "https://as.example/revoke",
-    "client_id": "client", "store": "memory:", "connect_timeout_ms": 600000}"#;
+const CONFIG: &str = r#"{"token_endpoint": "https://as.example/token",
+    "revocation_endpoint": "https://as.example/revoke", "client_id": "client", "store": "memory:", "connect_timeout_ms": 600000}"#;
 const SAVED: &str = r#"{"refresh_token": "refresh-0"}"#;
 const SAVED_WITH_TOKEN: &str = r#"{"refresh_token": "refresh-0", "access_token": "access-0", "expires_in": 5184000}"#;
 
