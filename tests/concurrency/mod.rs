@@ -11,31 +11,37 @@ pub mod server;
 mod parts;
 mod sessions;
 
-use std::env;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Schedule, Scheduler, Task, TaskId};
-use shuttle::{Config, MaxSteps, Runner};
+use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 
 use crate::sync::{self, Timers};
 
+/// Where schedules that have failed are kept.
+const FAILED: &str = "build/concurrency";
+
 /// Runs `scenario` in many orders: half of them chosen evenly at each step, half with few preemptions (PCT).
 ///
-/// `EVERGRANT_SCHEDULES`: how many. `EVERGRANT_SCHEDULE`: this one alone, as a failure has printed it.
+/// `EVERGRANT_SCHEDULES`: how many. `EVERGRANT_SCHEDULE`: the one in this file alone, which a failure has written.
 fn explore(name: &str, timers: Timers, scenario: impl Fn() + Copy + Send + Sync + 'static) {
     // What is static is simulated for one at a time.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    fs::create_dir_all(FAILED).unwrap();
     let mut config = Config::new();
+    config.failure_persistence = FailurePersistence::File(Some(FAILED.into()));
     config.stack_size = 512 << 10;
     config.silence_warnings = true;
     config.max_steps = MaxSteps::FailAfter(100_000);
     if let Ok(schedule) = env::var("EVERGRANT_SCHEDULE") {
-        let mut scheduler = ReplayScheduler::new_from_encoded(&schedule);
+        let mut scheduler = ReplayScheduler::new_from_file(schedule).unwrap();
         scheduler.set_allow_incomplete();
-        Runner::new(Timed { scheduler, timers }, config).run(scenario);
+        let explored = Runner::new(Timed { scheduler, timers }, config).run(scenario);
+        println!("{name}: {explored} schedules, as before");
         return;
     }
     let number = |variable: &str| env::var(variable).ok().map(|text| text.parse::<u64>().expect(variable));

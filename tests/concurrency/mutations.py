@@ -198,7 +198,7 @@ def restore():
 
 def run(scenario):
     return subprocess.run(
-        [*command, f"::{scenario}", "--nocapture"],
+        [*command, "--exact", f"concurrency::sessions::{scenario}", f"concurrency::parts::{scenario}", "--nocapture"],
         cwd=copy,
         env=environment,
         capture_output=True,
