@@ -3,9 +3,8 @@
 use std::fmt;
 use std::mem;
 use std::path::Path;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -24,6 +23,8 @@ use crate::store::memory::MemoryStore;
 use crate::store::seal::Keys;
 #[cfg(unix)]
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
+use crate::sync::Instant;
+use crate::sync::atomic::AtomicU32;
 use crate::token::{Answer, Members};
 
 /// The refresh-token flow itself, once; nothing is stored (RFC 6749 §6).

@@ -1,9 +1,9 @@
 //! Calls that need no thread of the host: submitted, carried by the library's threads, their results taken from a queue.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -13,6 +13,7 @@ use crate::error::{Error, Result, Status};
 use crate::process::tasks::{self, Wakers, block_on, wake_at};
 use crate::process::{self, lock};
 use crate::secret::Secret;
+use crate::sync::{Instant, Mutex};
 use crate::token::Members;
 
 /// Results of calls. One queue serves any number of clients, in the process that opened it.

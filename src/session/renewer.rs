@@ -20,10 +20,9 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -40,6 +39,8 @@ use crate::process::tasks::{Wakers, block_on, wake_at};
 use crate::process::{self, AtExit, Runtime, lock};
 use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Instant, Mutex, RwLock};
 use crate::token::{Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
@@ -154,6 +155,9 @@ impl Renewer {
     /// The token in memory and the Unix time in milliseconds until which memory answers: no I/O, and for a session that
     /// this thread has asked for lately no lock.
     pub fn peek<T>(&self, session: &[u8], read: impl FnOnce(&Held) -> T) -> Option<(T, i64)> {
+        if self.is_closing() {
+            return None; // A thread may know a slot that is still filled: by a job of ours, or by another client.
+        }
         recent::with_slot(
             self.number,
             session,

@@ -2,7 +2,7 @@
 //! join a job, wait.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Renewer;
 use super::job::Loaded;
@@ -13,6 +13,7 @@ use crate::session::cache::{Failed, Held, Reading, Slot, Waited};
 use crate::session::events::count;
 use crate::session::protocol::{Decision, Want};
 use crate::session::record::{Id, State};
+use crate::sync::Instant;
 
 /// Callers with time left wait for a renewal that goes on by itself within this time.
 const SOON: Duration = Duration::from_secs(2);
@@ -73,7 +74,7 @@ impl Renewer {
                     if Instant::now() >= until {
                         return self.out_of_time(slot, &want);
                     }
-                    slot.time_to_poll(interval, until).await;
+                    slot.time_to_poll(interval, until, || self.is_closing()).await;
                     interval = (interval * 3 / 2).min(POLL.1);
                 }
                 Decision::Refuse(refusal) => {
@@ -126,7 +127,7 @@ impl Renewer {
         }
         match failed.goes_on_after {
             Some(wait) if wait <= SOON && Instant::now() + wait < until => {
-                slot.changed(wait).await;
+                slot.changed(wait, || self.is_closing()).await;
                 Ok(None)
             }
             _ => Err(failed.error),

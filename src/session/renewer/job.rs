@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::words::{defect, failed, refused, unusable};
 use super::{Renewer, random_id};
@@ -16,6 +16,7 @@ use crate::session::events::{Event, count};
 use crate::session::protocol::{self, Correction, Decision, Sent, Want};
 use crate::session::record::{Attempt, Record, State};
 use crate::store::Now;
+use crate::sync::Instant;
 use crate::token::Life;
 
 /// Added to an attempt's deadline after the exchange's hard limit: for the commit, drift and clock steps.
@@ -47,10 +48,17 @@ impl Renewer {
         slot: &Arc<Slot>,
         work: impl FnOnce(&Self, &Arc<Slot>) -> std::result::Result<(), Failed> + Send + 'static,
     ) -> u64 {
-        let (Some(renewer), Ok(number)) = (self.me.upgrade(), slot.begin_job()) else {
-            return slot.running_job().unwrap_or_default();
+        // Closing looks at the open jobs: none begins behind its back.
+        let mut jobs = lock(&self.jobs);
+        let Some(renewer) = self.me.upgrade().filter(|_| !self.is_closing()) else {
+            return u64::MAX; // Its waiters look whether the client is being closed.
         };
-        lock(&self.jobs).open += 1;
+        let number = match slot.begin_job() {
+            Ok(number) => number,
+            Err(number) => return number,
+        };
+        jobs.open += 1;
+        drop(jobs);
         let job = OpenJob { renewer, slot: Arc::clone(slot), failure: Some(Failed::from(defect())) };
         if let Err(job) = self.runtime.workers.run(self.config.max_exchanges, Box::new(move || job.run(work))) {
             job(); // No thread can be started: the caller's does it.
@@ -229,7 +237,7 @@ impl Renewer {
                 }
             }
             count(&self.stats.commit_retries);
-            block_on(slot.changed(retry_after));
+            block_on(slot.changed(retry_after, || self.abandoned.load(Ordering::Acquire)));
             retry_after = (retry_after * 2).min(COMMIT.1);
         }
     }
@@ -367,7 +375,8 @@ struct OpenJob {
 impl OpenJob {
     fn run(mut self, work: impl FnOnce(&Renewer, &Arc<Slot>) -> std::result::Result<(), Failed>) {
         let result = work(&self.renewer, &self.slot);
-        self.failure = result.err();
+        // Callers of another client on this store may have joined: that this one is closed is no failure of theirs.
+        self.failure = result.err().filter(|_| !self.renewer.is_closing());
     }
 }
 
