@@ -220,11 +220,12 @@ impl Renewer {
         if !left {
             return Ok(());
         }
+        let since = Instant::now();
         if let Some(job) = slot.running_job() {
             // It may have looked for what is left before there was anything.
             slot.job_ended(job, until, || self.is_closing()).await;
         }
-        if let Some(job) = self.start_sweep(slot, Duration::ZERO) {
+        if let Some(job) = self.start_sweep(slot, since.elapsed()) {
             slot.job_ended(job, until, || self.is_closing()).await;
         }
         Ok(())

@@ -24,6 +24,7 @@ impl Renewer {
 
     /// RFC 7009, for every token that waits for it. Each confirmed one is removed.
     pub(super) fn revoke(&self, slot: &Slot) -> Result<()> {
+        slot.may_sweep(Duration::ZERO); // This is one.
         let registration = &self.config.registration;
         let (Some(record), _) = self.vault.store.load(&slot.key)? else { return Ok(()) };
         for token in &record.secrets.to_revoke {
