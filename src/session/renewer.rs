@@ -38,7 +38,7 @@ use crate::oauth::http::Http;
 use crate::process::tasks::{Wakers, block_on, wake_at};
 use crate::process::{self, AtExit, Runtime, lock};
 use crate::secret::Secret;
-use crate::store::{Life as OwnerLife, Now};
+use crate::store::{Life as OwnerLife, Now, Warning};
 use crate::token::{Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
@@ -63,6 +63,8 @@ pub struct Renewer {
     me: Weak<Self>,
     closing: AtomicBool,
     abandoned: AtomicBool,
+    /// How many of the store's warnings this client has told.
+    warned: Mutex<usize>,
     jobs: Mutex<Jobs>,
 }
 
@@ -103,6 +105,7 @@ impl Renewer {
             me: me.clone(),
             closing: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
+            warned: Mutex::default(),
             jobs: Mutex::default(),
         });
         let exit: Weak<dyn AtExit> = renewer.me.clone() as Weak<dyn AtExit>;
@@ -249,6 +252,7 @@ impl Renewer {
         let read = Reading::now();
         count(&self.stats.store_reads);
         let (record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
+        self.tell_warnings();
         let mut record = record.map(Arc::new);
         if let Some(tombstone) = record.take_if(|record| self.may_delete(record)) {
             self.vault.store.delete(&slot.key, tombstone.version)?;
@@ -264,6 +268,14 @@ impl Renewer {
             self.start_sweep(slot, SWEEP);
         }
         Ok((record, now))
+    }
+
+    fn tell_warnings(&self) {
+        let mut told = lock(&self.warned);
+        for Warning { reason, message } in self.vault.store.warnings(*told) {
+            *told += 1;
+            self.events.push(Event::about_store(reason, message));
+        }
     }
 
     /// A forgotten session's tombstone has done its work. (A signed-out one is kept: it knows which tokens are spent.)

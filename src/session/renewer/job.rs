@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::words::{defect, failed, refused, unusable};
+use super::words::{defect, failed, refused, unspent, unusable};
 use super::{Renewer, random_id};
 use crate::error::{Error, Result};
 use crate::oauth::{self, Deadline, Outcome};
@@ -145,7 +145,7 @@ impl Renewer {
                 return Ok(Flow::Again);
             }
             // It may have been written all the same: only the record can tell.
-            Err(error) if !self.is_claimed(slot, &sent) => return Err(error.about(&slot.key.session).into()),
+            Err(error) if !self.is_claimed(slot, &sent) => return Err(unspent(error.about(&slot.key.session)).into()),
             Err(_) => {}
         }
         if sends > 1 {
