@@ -12,7 +12,6 @@ use seal::Keys;
 
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "redis"))]
-#[allow(dead_code)]
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -56,7 +55,6 @@ pub fn open_shared(server: Server, url: &Secret, keys: Keys, read_only: bool) ->
 /// failover the deadlines that the old one wrote are compared with the new one's time, and the 30 s in every deadline
 /// are more than synchronised clocks differ by.
 #[cfg(any(feature = "postgres", feature = "redis"))]
-#[allow(dead_code)]
 const UNIX_CLOCK: &str = "unix";
 
 /// A moment on a store's clock.

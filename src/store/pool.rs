@@ -89,6 +89,11 @@ impl<C: Connect> Pool<C> {
         }))
     }
 
+    /// See [`Connect::name`].
+    pub fn name(&self) -> &str {
+        self.0.connector.name()
+    }
+
     /// What makes the connections.
     pub fn connector(&self) -> &C {
         &self.0.connector

@@ -56,7 +56,6 @@ pub enum Problem {
 impl Problem {
     pub const NEWER: &str = "a newer version of evergrant wrote it: upgrade this one";
 
-    #[allow(dead_code)]
     /// In a shared store: what it is and what to do.
     #[cfg(any(feature = "postgres", feature = "redis"))]
     pub fn in_shared_store(self) -> &'static str {
