@@ -136,9 +136,9 @@ pub struct Failed {
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        // A store that is away says when it is looked at again.
+        // A store that is away says when it is looked at again: by anybody, so it may be back before that.
         let again = error.retry_after_ms.filter(|_| error.status == Status::Store);
-        Self { error, goes_on_after: again.map(Duration::from_millis) }
+        Self { goes_on_after: again.map(|ms| Duration::from_millis(ms.min(500))), error }
     }
 }
 

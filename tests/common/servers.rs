@@ -237,6 +237,7 @@ impl Drop for PgBouncer {
 
 const PASS: u8 = 0;
 const LOSE_REPLY: u8 = 1;
+const LOSE_COMMIT: u8 = 4;
 const SILENT: u8 = 2;
 const REFUSE: u8 = 3;
 
@@ -291,6 +292,11 @@ impl Proxy {
         self.shared.mode.store(LOSE_REPLY, Ordering::SeqCst);
     }
 
+    /// The answer to the next statement that writes a row is lost, and with it the connection.
+    pub fn lose_next_commit(&self) {
+        self.shared.mode.store(LOSE_COMMIT, Ordering::SeqCst);
+    }
+
     /// Nothing arrives any more, and nobody is told.
     pub fn fall_silent(&self) {
         self.shared.mode.store(SILENT, Ordering::SeqCst);
@@ -324,7 +330,11 @@ impl Shared {
     fn carry(&self, mut from: TcpStream, mut to: TcpStream, is_reply: bool) {
         let mut buffer = [0; 16 << 10];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
-            if is_reply && self.mode.compare_exchange(LOSE_REPLY, PASS, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            let is_commit = [&b"UPDATE 1"[..], b"INSERT 0 1"]
+                .iter()
+                .any(|tag| buffer[..length].windows(tag.len()).any(|part| part == *tag));
+            let now_lost = |mode| self.mode.compare_exchange(mode, PASS, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            if is_reply && (now_lost(LOSE_REPLY) || is_commit && now_lost(LOSE_COMMIT)) {
                 break;
             }
             if self.mode.load(Ordering::SeqCst) == SILENT {

@@ -99,6 +99,10 @@ fn answered(said: &DbError) -> Trouble {
              the one that can be written"
                 .to_owned(),
         ),
+        // This connection ends, whatever the server does then.
+        SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::IDLE_SESSION_TIMEOUT => {
+            Trouble::Lost(format!("it says \"{}\" (SQLSTATE {code})", one_line(said.message())))
+        }
         _ if code.starts_with("28") => {
             refused("the user or the password is wrong, or may not connect from here: correct store")
         }
