@@ -182,6 +182,12 @@ impl Postgres {
         name
     }
 
+    /// Ends all connections to a database, as its administrator can.
+    pub fn end_connections(&self, database: &str) {
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'");
+        self.psql("postgres", &end).unwrap();
+    }
+
     pub fn url(&self, database: &str) -> String {
         url(self.port, database)
     }

@@ -15,5 +15,8 @@ mod fork;
 mod host;
 mod owner;
 mod renewal;
+#[path = "../common/servers.rs"]
+mod servers;
+mod shared;
 mod stage;
 mod syscalls;

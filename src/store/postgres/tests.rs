@@ -97,14 +97,13 @@ fn a_lost_reply_is_an_unknown_outcome() {
 fn a_cut_connection_costs_a_reader_nothing() {
     let postgres = Postgres::shared();
     let proxy = Proxy::to(postgres.port);
-    let store = store(&servers::url(proxy.port, &postgres.database()));
+    let database = postgres.database();
+    let store = store(&servers::url(proxy.port, &database));
     assert!(store.compare_and_swap(&key("a"), None, &record(1)).unwrap());
     proxy.cut();
     assert_eq!(store.load(&key("a")).unwrap().0, Some(record(1)));
     // An administrator ends it.
-    postgres
-        .psql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'evergrant'")
-        .unwrap();
+    postgres.end_connections(&database);
     assert_eq!(store.load(&key("a")).unwrap().0, Some(record(1)));
 }
 

@@ -165,7 +165,6 @@ mod tests {
         for url in [
             "postgres://u:canary@h/d?canary=x",
             "postgres://u:canary@h:canary/d",
-            "postgres://u:%FFcanary@h/d",
             "postgres://u:canary@h/d?sslmode=canary",
             "postgres://u:canary@h/d?port=canary",
             "postgres://u:canary@h/d?passfile=canary",
