@@ -84,7 +84,7 @@ impl Renewer {
             self.check_open(&slot.key.session)?;
             let Loaded { before, record, now } = match found.take() {
                 Some(found) => found,
-                None => self.load_at(slot)?,
+                None => self.load_at(slot).map_err(unspent)?,
             };
             let decision = self.decide(slot, record.as_deref(), &now, want);
             match (decision, record) {
