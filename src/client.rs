@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::config::{Config, StoreLocation};
+use crate::config::{Config, Server, StoreLocation, short_hash};
 use crate::error::{Error, Result, Status};
 use crate::oauth::{self, Deadline, Outcome, endpoints};
 use crate::process;
@@ -18,8 +18,8 @@ use crate::session::cache::{Held, Vault};
 use crate::session::protocol::Want;
 use crate::session::renewer::{self, Renewer};
 use crate::session::report;
+use crate::store;
 use crate::store::memory::MemoryStore;
-#[cfg(unix)]
 use crate::store::seal::Keys;
 #[cfg(unix)]
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
@@ -414,7 +414,17 @@ fn open_vault(config: &Config) -> Result<Arc<Vault>> {
     match &config.store {
         StoreLocation::Memory => Ok(Vault::new(Arc::new(MemoryStore::new()?))),
         StoreLocation::Sqlite { path, default } => open_sqlite(config, path, *default),
+        StoreLocation::Shared { server, url } => open_shared(config, *server, url),
     }
+}
+
+/// Connects nothing.
+fn open_shared(config: &Config, server: Server, url: &Secret) -> Result<Arc<Vault>> {
+    let keys = Keys::new(config.encryption_keys.iter().map(|key| &**key))?;
+    // Its URL may have a password, and this name is kept.
+    let url_hash = short_hash(&[url.expose()]);
+    let name = (Path::new("shared").join(url_hash), format!("{:?} {}", keys.ids(), !config.renews));
+    process::runtime().shared(name, || Ok(Vault::new(store::open_shared(server, url, keys, !config.renews)?)))
 }
 
 #[cfg(unix)]

@@ -139,6 +139,22 @@ pub enum StoreLocation {
         /// Make the directory.
         default: bool,
     },
+    /// `postgres://…`, `redis://…`: several machines share it.
+    Shared {
+        /// What speaks there.
+        server: Server,
+        /// May contain a password.
+        url: Secret,
+    },
+}
+
+/// Which kind of server a shared store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// `postgres://` or `postgresql://`
+    Postgres,
+    /// `redis://`, or `rediss://` for TLS; Valkey too.
+    Redis,
 }
 
 /// `early_renewal`.

@@ -15,6 +15,10 @@ need pkg-config pkg-config
 need valgrind valgrind
 need bindfs bindfs
 need strace strace
+need openssl openssl
+need setpriv util-linux
+need pgbouncer pgbouncer
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ -e /usr/include/sqlite3.h ] || missing="$missing libsqlite3-dev"
 

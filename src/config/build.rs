@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use super::keys::{REFRESH_TOKEN, Settings, check_text, not_built, shown, wrong};
 use super::{
-    BasicEncoding, ClientAuth, Config, EarlyRenewal, LostReply, ParametersIn, Registration, location, short_hash,
+    BasicEncoding, ClientAuth, Config, EarlyRenewal, LostReply, ParametersIn, Registration, StoreLocation, location,
+    short_hash,
 };
 use crate::error::Result;
 use crate::oauth::endpoints::{self, Endpoints};
@@ -76,11 +77,20 @@ fn from_settings(settings: &Settings) -> Result<Config> {
     let milliseconds = |name, default| Duration::from_millis(settings.number(name).unwrap_or(default));
     let seconds = |name| settings.number(name).and_then(|n| u32::try_from(n).ok());
     let count = |name, default| settings.number(name).and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
+    let store = location::store(settings, &registration.client_id)?;
+    let encryption_keys = encryption_keys(settings)?;
+    if matches!(store, StoreLocation::Shared { .. }) && encryption_keys.is_empty() {
+        return Err(wrong(
+            "encryption_key",
+            "a shared store needs one (or encryption_key_file, encryption_key_env), the same for all programs and \
+             machines on it. To make one: head -c 32 /dev/urandom | base64",
+        ));
+    }
     Ok(Config {
-        store: location::store(settings, &registration.client_id)?,
+        store,
         registration,
         namespace,
-        encryption_keys: encryption_keys(settings)?,
+        encryption_keys,
         session_lifetime_s: seconds("session_lifetime_s"),
         renew_before_s: seconds("renew_before_s"),
         early_renewal: match settings.text("early_renewal") {

@@ -2,9 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use super::StoreLocation;
-use super::keys::{Settings, not_built, wrong};
+use super::keys::{Settings, wrong};
+use super::{Server, StoreLocation};
 use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+const SHARED: [(&str, Server, bool); 4] = [
+    ("postgres://", Server::Postgres, cfg!(feature = "postgres")),
+    ("postgresql://", Server::Postgres, cfg!(feature = "postgres")),
+    ("redis://", Server::Redis, cfg!(feature = "redis")),
+    ("rediss://", Server::Redis, cfg!(feature = "redis")),
+];
 
 type Environment<'a> = &'a dyn Fn(&str) -> Option<PathBuf>;
 
@@ -17,13 +25,15 @@ pub(super) fn store(settings: &Settings, client_id: &str) -> Result<StoreLocatio
     if store == "memory:" {
         return Ok(StoreLocation::Memory);
     }
-    if let Some(scheme) =
-        ["postgres", "postgresql", "redis", "rediss"].into_iter().find(|s| store.starts_with(&format!("{s}:")))
-    {
-        return Err(not_built("store", &format!("{scheme}://")));
+    if let Some((scheme, server, built)) = SHARED.iter().find(|(scheme, ..)| store.starts_with(scheme)) {
+        return match built {
+            true => Ok(StoreLocation::Shared { server: *server, url: Secret::new(store) }),
+            false => Err(wrong("store", format_args!("this library was built without {scheme} stores"))),
+        };
     }
-    let path =
-        store.strip_prefix("sqlite:").ok_or_else(|| wrong("store", "expected \"sqlite:PATH\" or \"memory:\""))?;
+    let path = store.strip_prefix("sqlite:").ok_or_else(|| {
+        wrong("store", "expected \"sqlite:PATH\", \"memory:\", \"postgres://…\", \"redis://…\" or \"rediss://…\"")
+    })?;
     let path = match path.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,
         Some(_) => return Err(wrong("store", "write \"sqlite:PATH\", without //")),

@@ -198,15 +198,36 @@ fn stores() {
         ("sqlite://a/b", "without //"),
         ("sqlite:~/b", "~"),
         ("sqlite:/a/", "directory"),
-        ("postgres://u:canary@h/d", "not built yet in this version (0.1.0)"),
-        ("postgresql://u:canary@h/d", "not built"),
-        ("redis://canary", "not built"),
-        ("rediss://canary", "not built"),
         ("mysql://u:canary@h", "expected \"sqlite:PATH\""),
         ("/canary", "expected \"sqlite:PATH\""),
     ] {
         let message = store(given).unwrap_err();
         assert!(message.contains("\"store\"") && message.contains(word), "{given}: {message}");
+        assert!(!message.contains("canary"), "{message}");
+    }
+}
+
+#[cfg(all(feature = "postgres", feature = "redis"))]
+#[test]
+fn shared_stores_need_a_key_and_keep_their_url_secret() {
+    let open = |store: &str, more: &str| {
+        let json = format!(r#"{{"site_url":"https://x.example","client_id":"x","store":"{store}"{more}}}"#);
+        Config::from_json(&json)
+    };
+    const KEY: &str = r#","encryption_key":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=""#;
+    for (url, expected) in [
+        ("postgres://u:canary@h/d", Server::Postgres),
+        ("postgresql://u:canary@h/d", Server::Postgres),
+        ("redis://:canary@h", Server::Redis),
+        ("rediss://:canary@h", Server::Redis),
+    ] {
+        let c = open(url, KEY).unwrap();
+        assert!(
+            matches!(&c.store, StoreLocation::Shared { server, url: kept } if *server == expected && kept.expose() == url)
+        );
+        assert!(!format!("{c:?}").contains("canary"));
+        let message = open(url, "").unwrap_err().message.clone();
+        assert!(message.contains("\"encryption_key\"") && message.contains("base64"), "{message}");
         assert!(!message.contains("canary"), "{message}");
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::protocol::Policy;
 use super::record::{Id, Key, Record, State};
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, Status};
 use crate::process::lock;
 use crate::process::tasks::{Wakers, wake_at};
 use crate::secret::Secret;
@@ -137,7 +137,9 @@ pub struct Failed {
 
 impl From<Error> for Failed {
     fn from(error: Error) -> Self {
-        Self { error, goes_on_after: None }
+        // A store that is away says when it is looked at again: by anybody, so it may be back before that.
+        let again = error.retry_after_ms.filter(|_| error.status == Status::Store);
+        Self { goes_on_after: again.map(|ms| Duration::from_millis(ms.min(500))), error }
     }
 }
 
@@ -246,6 +248,13 @@ impl Held {
             left_ms = left_ms.min((early_ms - read.wall_ms).max(quiet_ms));
         }
         (left_ms > 0).then(|| read.wall_ms.saturating_add(left_ms))
+    }
+
+    /// Lets memory serve for so long although the store, that is to be asked every `recheck_ms`, cannot be.
+    pub fn trust_for(&self, read: Reading, recheck_ms: i64, wait_ms: i64) {
+        let agreed_ms = read.boot_ms.saturating_sub(recheck_ms).saturating_add(wait_ms.min(recheck_ms));
+        self.loaded_boot_ms.fetch_max(agreed_ms, Ordering::Relaxed);
+        self.quiet_for(read, wait_ms);
     }
 
     /// Lets memory serve through the early window for this long, or for an eighth of what is left of it: somebody else

@@ -134,6 +134,11 @@ impl Event {
             duration_ms: None,
         }
     }
+
+    /// A warning about the store of all sessions.
+    pub fn about_store(reason: &str, message: String) -> Self {
+        Self { session: None, reason: Some(reason.into()), message: Some(message), ..Self::new("store_warning", "") }
+    }
 }
 
 /// The last events, numbered.

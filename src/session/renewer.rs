@@ -38,7 +38,7 @@ use crate::oauth::http::Http;
 use crate::process::tasks::{Wakers, block_on, wake_at};
 use crate::process::{self, AtExit, Runtime, lock};
 use crate::secret::Secret;
-use crate::store::{Life as OwnerLife, Now};
+use crate::store::{Life as OwnerLife, Now, Warning};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex, RwLock};
 use crate::token::{Answer, Expiry, Life, Members};
@@ -66,7 +66,9 @@ pub struct Renewer {
     closing: AtomicBool,
     abandoned: AtomicBool,
     /// It has been told that the state directory cannot be written.
-    warned: AtomicBool,
+    warned_of_aside: AtomicBool,
+    /// How many of the store's warnings this client has told.
+    warned: Mutex<usize>,
     jobs: Mutex<Jobs>,
 }
 
@@ -107,7 +109,8 @@ impl Renewer {
             me: me.clone(),
             closing: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-            warned: AtomicBool::new(false),
+            warned_of_aside: AtomicBool::new(false),
+            warned: Mutex::default(),
             jobs: Mutex::default(),
         });
         let exit: Weak<dyn AtExit> = renewer.me.clone() as Weak<dyn AtExit>;
@@ -279,6 +282,7 @@ impl Renewer {
                 break (Some(record), now);
             }
         };
+        self.tell_warnings();
         let mut record = record.map(Arc::new);
         if let Some(tombstone) = record.take_if(|record| self.may_delete(record)) {
             self.vault.store.delete(&slot.key, tombstone.version)?;
@@ -294,6 +298,14 @@ impl Renewer {
             self.start_sweep(slot, SWEEP);
         }
         Ok((record, now))
+    }
+
+    fn tell_warnings(&self) {
+        let mut told = lock(&self.warned);
+        for Warning { reason, message } in self.vault.store.warnings(*told) {
+            *told += 1;
+            self.events.push(Event::about_store(reason, message));
+        }
     }
 
     /// A forgotten session's tombstone has done its work. (A signed-out one is kept: it knows which tokens are spent.)

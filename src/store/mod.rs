@@ -1,16 +1,28 @@
 //! Where records are kept.
 
+use std::sync::Arc;
+
+use crate::config::Server;
 use crate::error::Result;
 use crate::host;
+use crate::secret::Secret;
 use crate::session::record::{Id, Key, Owner, Record, State};
 
 use aside::Aside;
+use seal::Keys;
 
 pub mod aside;
 pub mod memory;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod pool;
+#[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
 mod redis;
+mod row;
 pub mod seal;
+#[cfg(test)]
+mod suite;
 
 // POSIX record locks, file modes, file system types: Unix has them.
 #[cfg(unix)]
@@ -29,12 +41,34 @@ fn new_owner() -> Result<Owner> {
     Ok(Owner { handle: Id(u128::from_be_bytes(seal::random()?)), host: host::name(), boot: host::boot_id().to_owned() })
 }
 
+/// Opens a store that several machines share. Connects nothing. `read_only`: for clients that never renew.
+pub fn open_shared(server: Server, url: &Secret, keys: Keys, read_only: bool) -> Result<Arc<dyn Store>> {
+    match server {
+        #[cfg(feature = "postgres")]
+        Server::Postgres => postgres::open(url, keys, read_only),
+        #[cfg(feature = "redis")]
+        Server::Redis => redis::open(url, keys, read_only),
+        #[cfg(not(all(feature = "postgres", feature = "redis")))]
+        _ => {
+            let _ = (url, keys, read_only);
+            Err(crate::Error::invalid(format!("this library was built without {server:?} stores")))
+        }
+    }
+}
+
+/// The clock of every shared store: Unix time of the server that answers. It is one clock for all servers: after a
+/// failover the deadlines that the old one wrote are compared with the new one's time, and the 30 s in every deadline
+/// are more than synchronised clocks differ by.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+const UNIX_CLOCK: &str = "unix";
+
 /// A moment on a store's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Now {
     /// Milliseconds.
     pub ms: i64,
-    /// Which clock: moments of different clocks cannot be compared. A local store's clock is named by the boot id.
+    /// Which clock: moments of different clocks cannot be compared. A local store's clock is named by the boot id; all
+    /// shared stores have one name, for Unix time.
     pub clock: String,
 }
 
@@ -60,6 +94,15 @@ pub struct Listed {
     pub version: i64,
     /// The end of its access token's life, Unix time in milliseconds.
     pub expires_at_ms: Option<i64>,
+}
+
+/// Something about a store that whoever operates it should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// From the set of reasons.
+    pub reason: &'static str,
+    /// In words.
+    pub message: String,
 }
 
 /// A place for records with one writing operation, compare-and-swap.
@@ -92,6 +135,11 @@ pub trait Store: Send + Sync {
     /// Where this machine keeps what the store could not take, and what it has seen of it; `None`: nowhere.
     fn aside(&self) -> Option<&Aside> {
         None
+    }
+
+    /// What has turned out so far, less the first `told`. Every client tells it in its events.
+    fn warnings(&self, _told: usize) -> Vec<Warning> {
+        Vec::new()
     }
 
     /// Whether all parties are processes of this machine: then an owner that is known alive is waited for longer.

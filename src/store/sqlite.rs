@@ -21,12 +21,13 @@ use self::trouble::{DAMAGED, Failure};
 use super::aside::Aside;
 pub use super::files::canonical;
 use super::owner::Owners;
-use super::seal::{Closed, Keys};
+use super::row::{Problem, Row, state_named};
+use super::seal::Keys;
 use super::{Life, Listed, Now, Store, file_system, files, key_file};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::process::{self, AtFork};
-use crate::session::record::{Key, Owner, Record, State};
+use crate::session::record::{Key, Owner, Record};
 
 mod database;
 mod schema;
@@ -110,19 +111,16 @@ impl SqliteStore {
     }
 
     fn open_row(&self, key: &Key, row: Row) -> Result<Record> {
-        let record = self.keys.open_record(key, row.version, &row.record, &row.sealed).map_err(|closed| {
-            let why = match closed {
-                Closed::OtherKey => OTHER_KEY,
-                Closed::OtherFormat => "a newer version of evergrant wrote it: upgrade this one",
-                Closed::Damaged => DAMAGED,
-            };
-            self.damaged(key, why)
-        })?;
-        // These two columns are not sealed, but repeat what is.
-        if row.state != record.state.name() || row.expires_at_ms != expires_at_ms(&record) {
-            return Err(self.damaged(key, DAMAGED));
-        }
-        Ok(record)
+        row.open(&self.keys, key).map_err(|problem| {
+            self.damaged(
+                key,
+                match problem {
+                    Problem::OtherKey => OTHER_KEY,
+                    Problem::Newer => Problem::NEWER,
+                    Problem::Damaged => DAMAGED,
+                },
+            )
+        })
     }
 
     fn refuse_if_read_only(&self) -> Result<()> {
@@ -138,18 +136,6 @@ impl SqliteStore {
 
 const OTHER_KEY: &str = "it was sealed with another encryption key: add that key to encryption_key (a list: the first \
                          seals, all open; the default one is in the .key file beside the database)";
-
-struct Row {
-    version: i64,
-    state: String,
-    expires_at_ms: Option<i64>,
-    record: String,
-    sealed: Vec<u8>,
-}
-
-fn expires_at_ms(record: &Record) -> Option<i64> {
-    record.life.and_then(|life| life.until_ms)
-}
 
 /// Makes the database file before SQLite does, so that nobody else can ever read it. It is never opened here if it
 /// exists: closing it would drop the locks of this process's connections.
@@ -251,8 +237,7 @@ impl Store for SqliteStore {
     fn compare_and_swap(&self, key: &Key, expected: Option<i64>, record: &Record) -> Result<bool> {
         debug_assert_ne!(expected, Some(record.version), "every write has a version of its own");
         self.refuse_if_read_only()?;
-        let (plain, sealed) = self.keys.seal_record(key, record)?;
-        let (state, expires_at_ms) = (record.state.name(), expires_at_ms(record));
+        let Row { version, state, expires_at_ms, record, sealed } = Row::seal(&self.keys, key, record)?;
         let (namespace, session) = (&*key.namespace, &*key.session);
         let changed = self.database.write(|connection, inside| {
             self.owners.hold(inside);
@@ -260,19 +245,19 @@ impl Store for SqliteStore {
                 None => connection.prepare_cached(INSERT)?.execute(params![
                     namespace,
                     session,
-                    record.version,
+                    version,
                     state,
                     expires_at_ms,
-                    plain,
+                    record,
                     sealed
                 ]),
                 Some(expected) => connection.prepare_cached(UPDATE)?.execute(params![
                     namespace,
                     session,
-                    record.version,
+                    version,
                     state,
                     expires_at_ms,
-                    plain,
+                    record,
                     sealed,
                     expected
                 ]),
@@ -336,10 +321,6 @@ impl AtFork for SqliteStore {
         self.database.disown();
         self.owners.child();
     }
-}
-
-fn state_named(name: &str) -> Option<State> {
-    [State::Active, State::Ended, State::SignedOut, State::Forgotten].into_iter().find(|state| state.name() == name)
 }
 
 #[cfg(test)]

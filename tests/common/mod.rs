@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Every test program uses a part of it.
 
 mod party;
+pub mod servers;
 
 use std::path::PathBuf;
 use std::thread;

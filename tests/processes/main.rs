@@ -17,5 +17,8 @@ mod host;
 mod owner;
 mod renewal;
 mod restored;
+#[path = "../common/servers.rs"]
+mod servers;
+mod shared;
 mod stage;
 mod syscalls;

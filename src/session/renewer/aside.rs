@@ -142,7 +142,7 @@ impl Renewer {
 
     fn warn_once(&self, aside: &Aside, done: io::Result<()>) {
         let Err(error) = done else { return };
-        if !self.warned.swap(true, Ordering::Relaxed) {
+        if !self.warned_of_aside.swap(true, Ordering::Relaxed) {
             let message = format!(
                 "{} cannot be written: {error}; sessions work without it, but an answer that the store cannot take is \
                  lost with its process, and a store that goes back in time is noticed by fewer",

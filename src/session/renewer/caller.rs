@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Renewer;
 use super::job::Loaded;
-use super::words::refused;
+use super::words::{refused, unspent};
 use crate::config::EarlyRenewal;
 use crate::error::{Error, Result, Status};
 use crate::session::cache::{Failed, Held, Reading, Slot, Waited};
@@ -17,6 +17,8 @@ use crate::sync::Instant;
 
 /// Callers with time left wait for a renewal that goes on by itself within this time.
 const SOON: Duration = Duration::from_secs(2);
+/// For so long a valid token is served from memory after its store could not be asked.
+const TRUST_MS: i64 = 2000;
 /// The first and the longest wait between two looks at another party's attempt.
 const POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
@@ -50,7 +52,13 @@ impl Renewer {
             }
             let loaded = match self.load_at(slot) {
                 Ok(loaded) => loaded,
-                Err(error) => return self.still_valid(slot, &want).ok_or(error),
+                Err(error) => match self.after_failure(slot, unspent(error).into(), &want, until).await? {
+                    Some(held) => {
+                        held.trust_for(Reading::now(), self.recheck_ms, TRUST_MS);
+                        return Ok(held);
+                    }
+                    None => continue,
+                },
             };
             found = found.or_else(|| loaded.record.as_ref().map(|record| (record.grant, record.generation)));
             match self.decide(slot, loaded.record.as_deref(), &loaded.now, &want) {

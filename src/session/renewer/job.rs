@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::words::{defect, failed, refused, unusable};
+use super::words::{defect, failed, refused, unspent, unusable};
 use super::{Renewer, random_id};
 use crate::error::{Error, Result};
 use crate::oauth::{self, Deadline, Outcome};
@@ -92,7 +92,7 @@ impl Renewer {
             self.check_open(&slot.key.session)?;
             let Loaded { before, record, now } = match found.take() {
                 Some(found) => found,
-                None => self.load_at(slot)?,
+                None => self.load_at(slot).map_err(unspent)?,
             };
             let decision = self.decide(slot, record.as_deref(), &now, want);
             if let Some(taken) = protocol::takes_over(&decision, record.as_deref())
@@ -160,7 +160,7 @@ impl Renewer {
                 return Ok(Flow::Again);
             }
             // It may have been written all the same: only the record can tell.
-            Err(error) if !self.is_claimed(slot, &sent) => return Err(error.about(&slot.key.session).into()),
+            Err(error) if !self.is_claimed(slot, &sent) => return Err(unspent(error.about(&slot.key.session)).into()),
             Err(_) => {}
         }
         if sends > 1 {

@@ -62,3 +62,9 @@ pub(super) fn unusable(session: &str, why: &str) -> Error {
     error.outcome = Some("refused");
     error
 }
+
+/// A store's error that came before anything was sent.
+pub fn unspent(mut error: Error) -> Error {
+    error.message.push_str(" Nothing was sent: the refresh token was not spent.");
+    error
+}

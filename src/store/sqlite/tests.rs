@@ -4,10 +4,8 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use super::*;
-use crate::secret::Secret;
-use crate::session::record::{Id, Known, Secrets};
 use crate::store::memory::MemoryStore;
-use crate::token::{Expiry, Life as TokenLife};
+use crate::store::suite::{keeps_the_contract, key, record};
 
 fn options(path: &Path) -> SqliteOptions {
     SqliteOptions { path: path.to_owned(), make_directory: false, keys: None, read_only: false }
@@ -16,39 +14,6 @@ fn options(path: &Path) -> SqliteOptions {
 fn with_keys(path: &Path, seeds: &[u8]) -> SqliteOptions {
     let keys: Vec<[u8; 32]> = seeds.iter().map(|seed| [*seed; 32]).collect();
     SqliteOptions { keys: Some(Keys::new(&keys).unwrap()), ..options(path) }
-}
-
-fn key(session: &str) -> Key {
-    Key { namespace: "https://login.example.com/token client".into(), session: session.into() }
-}
-
-fn record(version: i64) -> Record {
-    Record {
-        version,
-        grant: Id(7),
-        generation: 3,
-        state: State::Active,
-        reason: None,
-        life: Some(TokenLife { from_ms: 1, until_ms: Some(1_700_000_000_000), expiry: Expiry::Known }),
-        renewed_at_ms: 1,
-        made_by: None,
-        attempt: None,
-        back_off: None,
-        known: Known::default(),
-        history: Vec::new(),
-        signature_mismatch: false,
-        delete_after_ms: None,
-        others: Default::default(),
-        secrets: Secrets {
-            refresh_token: Some(Secret::new("refresh-canary")),
-            access_token: Some(Secret::new("access-canary")),
-            members: Some(Secret::new(r#"{"access_token":"access-canary","id":"https://x/\"y\""}"#)),
-            spare: Some(Secret::new("spare-canary")),
-            to_revoke: vec![Secret::new("revoke-canary")],
-            fingerprint_key: Secret::new("fingerprint-canary"),
-            others: Default::default(),
-        },
-    }
 }
 
 struct Place {
@@ -72,50 +37,6 @@ fn refusal(options: SqliteOptions) -> String {
     assert!(!error.message.contains('\n') && !error.message.contains("canary"), "{error}");
     assert!(error.message.ends_with(". No refresh token was spent."), "{error}");
     error.message.clone()
-}
-
-/// What every store must do.
-fn keeps_the_contract(store: &dyn Store) {
-    let (found, now) = store.load(&key("a")).unwrap();
-    assert!(found.is_none());
-    assert_eq!(now.clock, crate::host::boot_id());
-    assert!(now.ms <= clock::monotonic_ms());
-
-    assert!(!store.compare_and_swap(&key("a"), Some(1), &record(2)).unwrap(), "no record");
-    assert!(store.compare_and_swap(&key("a"), None, &record(5)).unwrap());
-    assert!(!store.compare_and_swap(&key("a"), None, &record(6)).unwrap(), "there is one");
-    assert!(!store.compare_and_swap(&key("a"), Some(4), &record(6)).unwrap(), "another version");
-    assert_eq!(store.load(&key("a")).unwrap().0, Some(record(5)));
-    assert!(store.compare_and_swap(&key("a"), Some(5), &record(6)).unwrap());
-    assert_eq!(store.load(&key("a")).unwrap().0, Some(record(6)));
-
-    for (version, session) in ["B", "é", "ab", "\u{10000}"].into_iter().enumerate() {
-        assert!(store.compare_and_swap(&key(session), None, &record(version as i64)).unwrap());
-    }
-    let forgotten = Record { state: State::Forgotten, life: None, ..record(1) };
-    assert!(store.compare_and_swap(&key("gone"), None, &forgotten).unwrap());
-    let other = Key { namespace: "other".into(), session: "a".into() };
-    assert!(store.compare_and_swap(&other, None, &record(1)).unwrap());
-    let names = |after, limit| {
-        let listed = store.list(&key("a").namespace, after, limit).unwrap();
-        listed.into_iter().map(|row| row.session).collect::<Vec<_>>()
-    };
-    assert_eq!(names(None, 9), ["B", "a", "ab", "é", "\u{10000}"]);
-    assert_eq!(names(None, 2), ["B", "a"]);
-    assert_eq!(names(Some("a"), 2), ["ab", "é"]);
-    assert_eq!(names(Some("\u{10000}"), 2), [""; 0]);
-    let first = store.list("other", None, 1).unwrap().remove(0);
-    assert_eq!((first.version, first.state, first.expires_at_ms), (1, State::Active, Some(1_700_000_000_000)));
-
-    assert!(!store.delete(&key("a"), 5).unwrap());
-    assert!(store.delete(&key("a"), 6).unwrap());
-    assert!(!store.delete(&key("a"), 6).unwrap());
-    assert!(store.load(&key("a")).unwrap().0.is_none());
-
-    let owner = store.owner().unwrap();
-    assert_eq!(store.life_of(&owner), Life::Alive);
-    assert_eq!(store.life_of(&Owner { handle: Id(1), ..owner }), Life::Unknown);
-    assert!(store.is_local());
 }
 
 #[test]
