@@ -18,6 +18,8 @@ pub use other::{boot_ms, monotonic_coarse_ms, monotonic_ms, wall_coarse_ms, wall
 
 #[cfg(all(unix, not(feature = "shuttle")))]
 mod unix {
+    use std::sync::OnceLock;
+
     use rustix::time::{ClockId, clock_gettime};
 
     fn ms(clock: ClockId) -> i64 {
@@ -47,9 +49,19 @@ mod unix {
         ms(ClockId::Monotonic)
     }
 
-    /// Milliseconds since boot, time in suspend not included.
+    /// Milliseconds since boot, time in suspend not included: in all processes of a machine the same, whatever time
+    /// namespace a container has.
     pub fn monotonic_ms() -> i64 {
-        ms(ClockId::Monotonic)
+        static AHEAD_MS: OnceLock<i64> = OnceLock::new();
+        ms(ClockId::Monotonic) - AHEAD_MS.get_or_init(|| namespace_ahead_ms().unwrap_or_default())
+    }
+
+    /// How far this process's monotonic clock is ahead of the machine's: seconds and nanoseconds in a line of that name.
+    fn namespace_ahead_ms() -> Option<i64> {
+        let offsets = std::fs::read_to_string("/proc/self/timens_offsets").ok()?;
+        let mut numbers = offsets.lines().find_map(|line| line.strip_prefix("monotonic "))?.split_whitespace();
+        let (seconds, nanoseconds): (i64, i64) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        Some(seconds * 1000 + nanoseconds / 1_000_000)
     }
 
     /// The same, a tick (at most 10 ms) behind.

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::secret::Secret;
 
 pub use keys::{KEYS, Key, Kind};
+pub use location::aside_of;
 
 /// A client's configuration, checked.
 #[derive(Clone)]

@@ -197,7 +197,9 @@ fn nothing_that_is_told_kept_or_printed_contains_a_secret() {
     for part in ["sessions.db", "sessions.db-wal", "sessions.db-shm"] {
         assert!(found.contains(&scene.directory.path().join(part)), "{part}: {found:?}");
     }
-    assert!(found.iter().any(|file| file.to_string_lossy().contains("-owners/")), "{found:?}");
+    for directory in ["-owners/", "-aside/seen/"] {
+        assert!(found.iter().any(|file| file.to_string_lossy().contains(directory)), "{directory}: {found:?}");
+    }
     for file in found {
         assert_clean(&format!("{file:?}"), &fs::read(&file).unwrap());
     }
@@ -304,4 +306,30 @@ fn configuration_errors_show_no_value() {
         confess(&mut told, &evergrant::json_member(&json, "x").unwrap_err());
         assert_clean("JSON errors", told.as_bytes());
     }
+}
+
+/// `name`, `name` in path
+#[test]
+fn what_security_md_says_is_shown_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let (mut names, mut found) = (Vec::new(), 0);
+    for (n, part) in text.split('`').enumerate() {
+        if n % 2 == 1 {
+            names.push(part);
+            continue;
+        }
+        let path = part.strip_prefix(" in ").map(|rest| rest.split([' ', ';', ',', ')']).next().unwrap());
+        if let Some(path) = path.filter(|path| path.contains('/')) {
+            let source = fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+            for name in &names {
+                assert!(source.contains(&format!("{name}(")), "{path} has no {name}");
+                found += 1;
+            }
+        }
+        if part != ", " {
+            names.clear();
+        }
+    }
+    assert!(found > 15, "{found} tests are named");
 }

@@ -1,10 +1,13 @@
-//! Faults on the wire: every fault of the test server, in every state of a session, on every kind of server.
+//! Faults on the wire: every fault of the test server, in every state of a session, on every kind of server. Here those of
+//! the token endpoint, in `wire/revocation.rs` those of the revocation endpoint.
 //!
 //! What must come of each is computed ([`Expected::of`]) from what the fault does, by the rules of `docs/protocol.md`.
 //! A record with a spare is not among the states: on a local store no two parties are answered for one generation.
 //! `tests/protocol` and `tests/model` have it.
 
 mod common;
+#[path = "wire/revocation.rs"]
+mod revocation;
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +41,8 @@ enum Kind {
     Grace,
     /// Does not rotate.
     Keeps,
+    /// As strict, and revokes only what lives, for whoever asks.
+    Salesforce,
 }
 
 impl Kind {
@@ -47,12 +52,13 @@ impl Kind {
             Kind::Refuses => Options { rotation: Rotation::StrictRefuses, ..strict() },
             Kind::Grace => grace(GraceKind::SiblingsAll),
             Kind::Keeps => generic(),
+            Kind::Salesforce => Options { rotation: Rotation::Strict, ..salesforce() },
         }
     }
 
     /// A refresh token that was used is of no use.
     fn forgets(self) -> bool {
-        matches!(self, Kind::Strict | Kind::Refuses)
+        matches!(self, Kind::Strict | Kind::Refuses | Kind::Salesforce)
     }
 }
 

@@ -226,6 +226,7 @@ export type Reason =
   | 'used_elsewhere_or_revoked'
   | 'signed_out'
   | 'lost_reply'
+  | 'state_directory'
   | 'store_rolled_back'
   | 'client_refused'
   | 'server_unavailable'

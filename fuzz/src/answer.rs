@@ -1,4 +1,5 @@
-//! A token endpoint's answers (RFC 6749 sections 5.1 and 5.2), read by the real HTTP client from a real socket.
+//! Answers of a token endpoint (RFC 6749 sections 5.1 and 5.2) and of a revocation endpoint (RFC 7009 section 2.2), read by
+//! the real HTTP client from a real socket.
 //!
 //! `200\n{…}`: a status and a body. Anything else: all that comes over the connection.
 
@@ -19,16 +20,20 @@ const CLIENT_SECRET: &str = "canary:client/secret+4d5e6f";
 const SENT: [&str; 3] = [REFRESH_TOKEN, CLIENT_SECRET, "canary%3Aclient%2Fsecret%2B4d5e6f"];
 /// So much of a secret tells something of it.
 const TELLING: usize = 10;
+/// The longest `Retry-After` that is believed.
+const DAY_MS: u64 = 86_400_000;
 
 pub fn run(data: &[u8]) {
     let Some((status, body)) = status_and_body(data) else {
-        check_any(&exchange(data.to_vec(), true));
+        check_any(&renew(data.to_vec(), true));
+        revoke(data.to_vec(), true).err().iter().for_each(check_failure);
         return;
     };
     // These have none (RFC 9110 section 6.4.1).
     let body = if matches!(status, 204 | 205 | 304) { &[] } else { body };
     let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n", body.len());
-    let outcome = exchange([head.as_bytes(), body].concat(), false);
+    check_revocation(status, body, revoke([head.as_bytes(), body].concat(), false));
+    let outcome = renew([head.as_bytes(), body].concat(), false);
     check_any(&outcome);
     match status {
         200..=299 => check_success(body, &outcome),
@@ -91,13 +96,37 @@ fn check_refusal(body: &[u8], outcome: &Outcome) {
     assert!(failure.error.as_ref().is_some_and(|error| !error.is_empty()), "{failure:?}");
 }
 
-/// The request was sent; and what was sent is not shown.
+/// A token counts as revoked only by the status, or where the server says that there is nothing to revoke.
+fn check_revocation(status: u16, body: &[u8], revoked: Result<(), Failure>) {
+    let text = String::from_utf8_lossy(body);
+    let nothing_there = ["invalid_token", "invalid_grant", "unsupported_token_type"];
+    match revoked {
+        Ok(()) if (200..300).contains(&status) => {}
+        Ok(()) => {
+            assert!((400..500).contains(&status) && status != 429, "revoked by HTTP {status}");
+            // In JSON, any letter of it may be written otherwise.
+            assert!(text.contains('\\') || nothing_there.iter().any(|word| text.contains(word)), "revoked by {text:?}");
+        }
+        Err(failure) => {
+            assert!(!(200..300).contains(&status), "not revoked by HTTP {status}: {failure:?}");
+            check_failure(&failure);
+        }
+    }
+}
+
+/// The request was sent.
 fn check_any(outcome: &Outcome) {
     let Some(failure) = outcome.failure() else { return };
     if let Outcome::NotSent(_) = outcome {
         assert_eq!(failure.http_status, Some(429), "it was sent: {failure:?}");
     }
+    check_failure(failure);
+}
+
+/// What was sent is not shown.
+fn check_failure(failure: &Failure) {
     check_message(&failure.message);
+    assert!(failure.retry_after_ms.is_none_or(|wait_ms| wait_ms <= DAY_MS), "{failure:?}");
     let Failure { message, error, error_description, error_uri, .. } = failure;
     for shown in [error, error_description, error_uri].into_iter().flatten().chain([message]) {
         assert!(!shown.chars().any(char::is_control), "more than one line: {shown:?}");
@@ -110,8 +139,20 @@ fn check_any(outcome: &Outcome) {
     }
 }
 
+fn renew(answer: Vec<u8>, closes: bool) -> Outcome {
+    exchange(answer, closes, |registration, deadline| {
+        oauth::refresh(&Http::new(), registration, &Secret::new(REFRESH_TOKEN), deadline, &|| Ok(()))
+    })
+}
+
+fn revoke(answer: Vec<u8>, closes: bool) -> Result<(), Failure> {
+    exchange(answer, closes, |registration, deadline| {
+        oauth::revoke(&Http::new(), registration, &Secret::new(REFRESH_TOKEN), "refresh_token", deadline)
+    })
+}
+
 /// One exchange, at the end of which the server has said `answer` (and nothing more, if it `closes`).
-fn exchange(answer: Vec<u8>, closes: bool) -> Outcome {
+fn exchange<T>(answer: Vec<u8>, closes: bool, send: impl FnOnce(&Registration, Deadline) -> T) -> T {
     static SERVER: OnceLock<Server> = OnceLock::new();
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let server = SERVER.get_or_init(Server::start);
@@ -119,7 +160,7 @@ fn exchange(answer: Vec<u8>, closes: bool) -> Outcome {
     *lock(server.answer) = (answer, closes);
     let first_byte = Instant::now() + Duration::from_secs(30);
     let deadline = Deadline { first_byte, answer: first_byte + Duration::from_secs(30) };
-    oauth::refresh(&Http::new(), &server.registration, &Secret::new(REFRESH_TOKEN), deadline, &|| Ok(()))
+    send(&server.registration, deadline)
 }
 
 struct Server {
@@ -132,8 +173,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let config = format!(
-            r#"{{"token_endpoint": "http://{address}/token", "client_id": "client", "client_secret": "{CLIENT_SECRET}",
-                "client_auth": "client_secret_post", "store": "memory:"}}"#
+            r#"{{"token_endpoint": "http://{address}/token", "revocation_endpoint": "http://{address}/revoke",
+                "client_id": "client", "client_secret": "{CLIENT_SECRET}", "client_auth": "client_secret_post",
+                "store": "memory:"}}"#
         );
         let registration = Config::from_json(&config).expect("a good configuration").registration;
         let answer: &'static Mutex<(Vec<u8>, bool)> = Box::leak(Box::default());

@@ -19,7 +19,10 @@ type evergrant_client = c_void;
 type evergrant_error = c_void;
 type evergrant_queue = c_void;
 
+// Every function of the header; the compiler sees to it that each one is called.
+#[deny(dead_code)]
 unsafe extern "C" {
+    fn evergrant_abi_version() -> u32;
     fn evergrant_version() -> *const c_char;
     fn evergrant_status_name(status: i32) -> *const c_char;
     fn evergrant_string_free(string: *mut c_char);
@@ -161,6 +164,9 @@ unsafe extern "C" {
     fn evergrant_queue_free(queue: *mut evergrant_queue);
 }
 
+/// How many there are for the first byte.
+pub const CHOICES: u8 = 24;
+
 const TOKEN: &CStr =
     c"{\"refresh_token\": \"canary-refresh-token\", \"access_token\": \"access-token\", \"expires_in\": 600}";
 
@@ -211,7 +217,7 @@ unsafe fn call(function: u8, number: u32, canary: bool, client: &Client, argumen
     let a = arguments;
     // SAFETY: the caller's.
     let status = unsafe {
-        match function % 24 {
+        match function % CHOICES {
             0 => match a.text(0).map(Config::from_json) {
                 // Nothing but memory is opened: the input could name any file.
                 Some(Ok(config)) if config.store != StoreLocation::Memory => return,
@@ -277,6 +283,7 @@ unsafe fn call(function: u8, number: u32, canary: bool, client: &Client, argumen
                 let name = CStr::from_ptr(evergrant_status_name(number as i32)).to_str().expect("UTF-8");
                 assert_eq!(name == "UNKNOWN", !(0..10).contains(&(number as i32)));
                 assert_eq!(CStr::from_ptr(evergrant_version()).to_str(), Ok(evergrant::VERSION));
+                assert_eq!(evergrant_abi_version(), evergrant::capi::ABI_VERSION);
                 return;
             }
             21 => match a.text(0).map(Config::from_refresh_request) {
@@ -301,7 +308,7 @@ unsafe fn call(function: u8, number: u32, canary: bool, client: &Client, argumen
             }
         }
     };
-    let writes = !matches!(function % 24, 3 | 8 | 9 | 13 | 14);
+    let writes = !matches!(function % CHOICES, 3 | 8 | 9 | 13 | 14);
     results.check(status, writes, canary);
 }
 

@@ -104,7 +104,7 @@ impl<In: Transport> Connector<In> for HoldHead {
     type Out = Whole<In>;
 
     fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        Ok(chained.map(|inner| Whole { inner, phase: Phase::Head(Vec::new()), late_looks: LATE_LOOKS }))
+        Ok(chained.map(|inner| Whole { inner, phase: Phase::Head(Vec::new()), late_looks: LATE_LOOKS, answer: None }))
     }
 }
 
@@ -126,6 +126,9 @@ pub struct Whole<In> {
     inner: In,
     phase: Phase,
     late_looks: u8,
+    /// Until when the answer may come: for as long after the request has left as there was time before. A process that
+    /// was stopped between the gate and the write sends late, and has to wait for what it has asked for all the same.
+    answer: Option<std::time::Instant>,
 }
 
 #[derive(Debug)]
@@ -136,9 +139,10 @@ enum Phase {
     Body,
 }
 
-/// The time that is left, without [`LATE`].
-fn left(timeout: NextTimeout) -> Option<NextTimeout> {
-    let left = timeout.after.saturating_sub(LATE);
+/// The time that is left, without [`LATE`], but at least until `least`.
+fn left(timeout: NextTimeout, least: Option<std::time::Instant>) -> Option<NextTimeout> {
+    let least = least.map(|at| at.saturating_duration_since(std::time::Instant::now())).unwrap_or_default();
+    let left = timeout.after.saturating_sub(LATE).max(least);
     (!left.is_zero()).then(|| NextTimeout { after: left.into(), ..timeout })
 }
 
@@ -151,6 +155,7 @@ impl<In: Transport> Whole<In> {
             self.inner.buffers().output()[..chunk.len()].zeroize();
             sent?;
         }
+        self.answer = std::time::Instant::now().checked_add(*timeout.after);
         Ok(())
     }
 }
@@ -161,7 +166,7 @@ impl<In: Transport> Transport for Whole<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        let timeout = left(timeout).ok_or(Error::Timeout(timeout.reason))?;
+        let timeout = left(timeout, None).ok_or(Error::Timeout(timeout.reason))?;
         let Phase::Head(head) = &mut self.phase else { return self.inner.transmit_output(amount, timeout) };
         let output = &mut self.inner.buffers().output()[..amount];
         if !head.ends_with(b"\r\n\r\n") {
@@ -183,7 +188,7 @@ impl<In: Transport> Transport for Whole<In> {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         self.phase = Phase::Head(Vec::new());
-        let input = match left(timeout) {
+        let input = match left(timeout, self.answer) {
             Some(timeout) => self.inner.await_input(timeout),
             None => Err(Error::Timeout(timeout.reason)),
         };

@@ -238,48 +238,78 @@ fn the_answer_is_limited_in_time_and_size() {
     assert!(failure.message.contains("larger than 1 MiB"), "{}", failure.message);
 }
 
-/// Connections of a process that is stopped as soon as a request has left, until its answer is there and its time over.
-#[derive(Debug)]
-struct Stopped;
+/// Connections of a process that is stopped before or after a request leaves, until its time is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stopped {
+    Before,
+    After,
+}
 
 #[derive(Debug)]
-struct StoppedTransport<In>(In);
+struct StoppedTransport<In>(Stopped, In);
+
+impl Stopped {
+    fn stop_if(self, at: Self) {
+        if self == at {
+            thread::sleep(Duration::from_millis(400));
+        }
+    }
+}
 
 impl<In: Transport> Connector<In> for Stopped {
     type Out = StoppedTransport<In>;
 
     fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
-        Ok(chained.map(StoppedTransport))
+        Ok(chained.map(|inner| StoppedTransport(*self, inner)))
     }
 }
 
 impl<In: Transport> Transport for StoppedTransport<In> {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
+        self.1.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.0.transmit_output(amount, timeout)?;
-        thread::sleep(Duration::from_millis(400));
+        self.0.stop_if(Stopped::Before);
+        self.1.transmit_output(amount, timeout)?;
+        self.0.stop_if(Stopped::After);
         Ok(())
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.0.await_input(timeout)
+        self.1.await_input(timeout)
     }
 
     fn is_open(&mut self) -> bool {
-        self.0.is_open()
+        self.1.is_open()
     }
 }
 
 #[test]
 fn an_answer_that_came_in_time_is_read_although_nobody_could_read_it_in_time() {
-    let http = Http::over(Dial::default().chain(Stopped));
+    let http = Http::over(Dial::default().chain(Stopped::After));
     let response = send(&http, &answering(OK), within(200, 300)).map_err(|failed| format!("{failed:?}")).unwrap();
     assert_eq!((response.status, &response.body[..]), (200, &b"{}"[..]));
     let silent = server(|stream| drop(read_request(&mut BufReader::new(&stream))));
     unknown(send(&http, &silent, within(200, 300)));
+}
+
+#[test]
+fn an_answer_to_a_request_that_left_late_is_awaited() {
+    let slow = server(|stream| {
+        read_request(&mut BufReader::new(&stream));
+        thread::sleep(Duration::from_millis(100));
+        let _ = (&stream).write_all(OK);
+    });
+    let http = Http::over(Dial::default().chain(Stopped::Before));
+    let response = send(&http, &slow, within(200, 300)).map_err(|failed| format!("{failed:?}")).unwrap();
+    assert_eq!((response.status, &response.body[..]), (200, &b"{}"[..]));
+    let silent = server(|stream| {
+        read_request(&mut BufReader::new(&stream));
+        thread::sleep(Duration::from_secs(5));
+    });
+    let failure = unknown(send(&http, &silent, within(200, 300)));
+    assert!(failure.message.contains("exchange_timeout_ms"), "{}", failure.message);
 }
 
 #[test]

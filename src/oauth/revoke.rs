@@ -1,6 +1,7 @@
 //! Token revocation (RFC 7009).
 
 use super::http::{Failed, Http, Request, form};
+use super::salesforce::{self, Verdict};
 use super::server_error::{Scrub, ServerError, failure, said};
 use super::{Deadline, Failure, client_auth, endpoints};
 use crate::config::Registration;
@@ -38,12 +39,18 @@ pub fn revoke(
         Failed::NotSent(failure) | Failed::Unknown(failure) => failure,
     })?;
     let error = ServerError::read(&response.body);
-    let why = match (response.status, error.as_ref().map(|error| error.error.as_str())) {
-        (200..=299, _) => return Ok(()),
-        // Salesforce says either of a token that it does not know.
-        (400..=499, Some("invalid_token" | "invalid_grant" | "unsupported_token_type")) => return Ok(()),
-        (429 | 500..=599, _) => ("server_unavailable", Binds::All),
-        (400..=499, Some(_)) => ("client_refused", Binds::Configuration(registration.fingerprint.clone())),
+    let description = error.as_ref().and_then(|error| error.description.as_deref()).unwrap_or_default();
+    let code = error.as_ref().map(|error| error.error.as_str());
+    let why = match (response.status, code, code.and_then(|code| salesforce::verdict(code, description, false))) {
+        (200..=299, ..) => return Ok(()),
+        (429 | 500..=599, ..)
+        | (400..=499, Some("server_error" | "temporarily_unavailable"), _)
+        | (400..=499, _, Some(Verdict::Busy | Verdict::Throttled)) => ("server_unavailable", Binds::All),
+        // It may live again.
+        (400..=499, _, Some(Verdict::Dead(reason))) => (reason, Binds::All),
+        // Salesforce says either of the first two of a token that it does not know.
+        (400..=499, Some("invalid_token" | "invalid_grant" | "unsupported_token_type"), None) => return Ok(()),
+        (400..=499, Some(_), _) => ("client_refused", Binds::Configuration(registration.fingerprint.clone())),
         _ => ("bad_answer", Binds::All),
     };
     let scrub = Scrub::new(registration, token);

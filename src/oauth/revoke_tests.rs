@@ -43,6 +43,9 @@ fn other_answers_do_not() {
         ("401 No\r\n\r\n{\"error\":\"invalid_client\",\"error_description\":\"canary-secret\"}", "client_refused"),
         ("429 Slow\r\nRetry-After: 3\r\n\r\n", "server_unavailable"),
         ("503 Down\r\nRetry-After: 3\r\n\r\n{\"error\":\"invalid_token\"}", "server_unavailable"),
+        ("400 Bad\r\n\r\n{\"error\":\"temporarily_unavailable\"}", "server_unavailable"),
+        ("400 Bad\r\n\r\nerror=invalid_grant&error_description=login+rate+exceeded", "server_unavailable"),
+        ("400 Bad\r\n\r\nerror=invalid_grant&error_description=inactive+user", "inactive_user"),
         ("404 Gone\r\n\r\n<html>", "bad_answer"),
         ("302 Found\r\nLocation: https://x.example/\r\n\r\n", "bad_answer"),
     ] {

@@ -308,7 +308,8 @@ impl Slot {
             let older = if held.uncommitted {
                 record.generation < held.record.generation && record.state == State::Active
             } else {
-                record.version < held.record.version
+                // A store that went back in time counts its versions anew; a generation never comes twice.
+                record.version < held.record.version && record.generation <= held.record.generation
             };
             if older {
                 return false;

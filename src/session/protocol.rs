@@ -7,6 +7,8 @@ mod writes;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::fingerprint::Fingerprints;
 use super::record::{Attempt, BackOff, Binds, Entry, Id, MadeBy, Owner, Record, Secrets, State};
 use crate::config::{EarlyRenewal, LostReply};
@@ -250,6 +252,16 @@ fn takeable(situation: &Situation, attempt: &Attempt) -> bool {
         }
 }
 
+/// The attempt that this decision takes over, or gives up: if its answer is set aside on this machine, that is settled
+/// instead.
+pub fn takes_over(decision: &Decision, record: Option<&Record>) -> Option<Id> {
+    let takes = matches!(
+        decision,
+        Decision::Claim { .. } | Decision::Serve { early: Some(_) } | Decision::Write(_, Correction::DoubtEnded)
+    );
+    Some(record?.attempt.as_ref().filter(|_| takes)?.id)
+}
+
 /// The record with a new attempt in it: the write that comes before the refresh token is sent.
 pub fn claim(record: &Record, attempt: Attempt) -> Record {
     let mut claimed = record.next();
@@ -285,7 +297,7 @@ fn restored(record: &Record, seen: &Record) -> Record {
 }
 
 /// A presentation of a refresh token: what its claim wrote.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sent {
     /// The attempt's id.
     pub attempt: Id,

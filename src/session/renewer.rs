@@ -10,6 +10,7 @@
 //!
 //! Callers' threads run [`caller`], the library's threads run [`job`] and [`revoke`]; what both need is here.
 
+mod aside;
 mod caller;
 mod job;
 mod revoke;
@@ -64,6 +65,8 @@ pub struct Renewer {
     me: Weak<Self>,
     closing: AtomicBool,
     abandoned: AtomicBool,
+    /// It has been told that the state directory cannot be written.
+    warned: AtomicBool,
     jobs: Mutex<Jobs>,
 }
 
@@ -104,6 +107,7 @@ impl Renewer {
             me: me.clone(),
             closing: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
             jobs: Mutex::default(),
         });
         let exit: Weak<dyn AtExit> = renewer.me.clone() as Weak<dyn AtExit>;
@@ -210,11 +214,17 @@ impl Renewer {
 
     /// Leaves a session, and has the server told; what it cannot be told now is told later.
     pub async fn sign_out(&self, slot: &Arc<Slot>, until: Instant) -> Result<()> {
-        let revocable = self.config.registration.revocation_endpoint.is_some();
         let left = self
-            .write(slot, "signed_out", |record, moment| Ok(protocol::sign_out(record, revocable, moment)))?
+            .write(slot, "signed_out", |record, moment| Ok(protocol::sign_out(record, self.is_revocable(), moment)))?
             .is_some_and(|record| !record.secrets.to_revoke.is_empty());
-        if left && let Some(job) = self.start_sweep(slot, Duration::ZERO) {
+        if !left {
+            return Ok(());
+        }
+        if let Some(job) = slot.running_job() {
+            // It may have looked for what is left before there was anything.
+            slot.job_ended(job, until, || self.is_closing()).await;
+        }
+        if let Some(job) = self.start_sweep(slot, Duration::ZERO) {
             slot.job_ended(job, until, || self.is_closing()).await;
         }
         Ok(())
@@ -243,6 +253,9 @@ impl Renewer {
                 let next = Arc::new(next);
                 slot.publish(Some(&next), Reading::now());
                 self.events.push(Event::new(kind, &slot.key.session));
+                if next.state != State::Active {
+                    self.remember(slot, &next);
+                }
                 return Ok(Some(next));
             }
         }
@@ -252,7 +265,19 @@ impl Renewer {
     pub fn load(&self, slot: &Slot) -> Result<(Option<Arc<Record>>, Now)> {
         let read = Reading::now();
         count(&self.stats.store_reads);
-        let (record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
+        let (record, now) = loop {
+            let (mut record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
+            let seen = slot.seen();
+            let goes_on = |record: &mut Record| {
+                seen.as_ref().is_some_and(|seen| seen.grant == record.grant && seen.generation <= record.generation)
+            };
+            let Some(record) = record.take_if(|record| !goes_on(record)) else { break (record, now) };
+            // Memory knows nothing, or the store went back: what this machine keeps beside it may know more.
+            self.start_settling(slot);
+            if let Some(record) = self.recall(slot, record, &now) {
+                break (Some(record), now);
+            }
+        };
         let mut record = record.map(Arc::new);
         if let Some(tombstone) = record.take_if(|record| self.may_delete(record)) {
             self.vault.store.delete(&slot.key, tombstone.version)?;
@@ -349,6 +374,10 @@ impl Renewer {
     }
 
     // ---- small things
+
+    fn is_revocable(&self) -> bool {
+        self.config.registration.revocation_endpoint.is_some()
+    }
 
     fn party_name(&self) -> String {
         format!("{}/{}", self.party.owner.host, self.party.owner.handle)

@@ -4,6 +4,9 @@ use crate::error::Result;
 use crate::host;
 use crate::session::record::{Id, Key, Owner, Record, State};
 
+use aside::Aside;
+
+pub mod aside;
 pub mod memory;
 mod postgres;
 mod redis;
@@ -85,6 +88,11 @@ pub trait Store: Send + Sync {
 
     /// Called once, before the last reference goes: whether no attempt of this owner is left open.
     fn leave(&self, clean: bool);
+
+    /// Where this machine keeps what the store could not take, and what it has seen of it; `None`: nowhere.
+    fn aside(&self) -> Option<&Aside> {
+        None
+    }
 
     /// Whether all parties are processes of this machine: then an owner that is known alive is waited for longer.
     fn is_local(&self) -> bool;

@@ -21,7 +21,7 @@ use crate::session::record::{Key, Record, Secrets};
 
 const FORMAT: u8 = 1;
 const KEY_ID: std::ops::Range<usize> = 1..9;
-const NONCE: std::ops::Range<usize> = 9..HEADER;
+pub(super) const NONCE: std::ops::Range<usize> = 9..HEADER;
 const HEADER: usize = 9 + NONCE_LEN;
 
 /// Names a master key without telling anything of it.
@@ -257,6 +257,25 @@ mod tests {
                 assert!(ring.open(&key("ab", "c"), 7, "{}", &changed).is_err(), "bit {bit} of byte {at}");
             }
             assert!(ring.open(&key("ab", "c"), 7, "{}", &sealed[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn no_nonce_repeats() {
+        let mut seen = std::collections::HashSet::new();
+        let place = key("n", "s");
+        // As many processes that begin anew, with the same key for the same record.
+        for _ in 0..100 {
+            let ring = keys(&[1]);
+            for version in 0..1000 {
+                let sealed = ring.seal(&place, version, "{}", b"secret").unwrap();
+                assert!(seen.insert(sealed[NONCE].to_vec()), "{:?} came twice", &sealed[NONCE]);
+            }
+        }
+        // They differ in every bit, each about as often as not: no counter, and no part that stands still.
+        for bit in 0..8 * NONCE_LEN {
+            let ones = seen.iter().filter(|nonce| nonce[bit / 8] >> (bit % 8) & 1 == 1).count();
+            assert!((45_000..55_000).contains(&ones), "bit {bit} is set in {ones} of {}", seen.len());
         }
     }
 

@@ -5,6 +5,7 @@
 //! | `<path>`, `-wal`, `-shm` | the database, in write-ahead mode |
 //! | `<path>.key` | the default encryption key |
 //! | `<path>-owners/` | who has it open ([`super::owner`]) |
+//! | `<path>-aside/` | what could not be committed, and what was seen ([`super::aside`]) |
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -17,6 +18,7 @@ use rusqlite::{OptionalExtension, params};
 
 use self::database::Database;
 use self::trouble::{DAMAGED, Failure};
+use super::aside::Aside;
 pub use super::files::canonical;
 use super::owner::Owners;
 use super::seal::{Closed, Keys};
@@ -58,6 +60,7 @@ pub struct SqliteOptions {
 /// A store in one SQLite file. A process opens a file once (see [`canonical`]).
 pub struct SqliteStore {
     keys: Keys,
+    aside: Aside,
     read_only: bool,
     // Dropped in this order: who has left has nothing open.
     database: Database,
@@ -89,7 +92,8 @@ impl SqliteStore {
         };
         check_keys(&database, &keys, read_only)?;
         owners.leave(false);
-        let store = Arc::new(Self { keys, read_only, database, owners });
+        let aside = Aside::new(files::beside(database.path(), "-aside"), keys.clone());
+        let store = Arc::new(Self { keys, aside, read_only, database, owners });
         let at_fork: Weak<Self> = Arc::downgrade(&store);
         process::register(at_fork);
         Ok(store)
@@ -312,6 +316,10 @@ impl Store for SqliteStore {
 
     fn leave(&self, clean: bool) {
         self.owners.leave(clean);
+    }
+
+    fn aside(&self) -> Option<&Aside> {
+        Some(&self.aside)
     }
 
     fn is_local(&self) -> bool {

@@ -73,7 +73,7 @@ fi
 for program; do
 	case $program in
 	sqlite) beside_sqlite ;;
-	worker) ;; # tests/processes builds and starts it
+	worker | clocks) ;; # tests/processes builds and uses them
 	*) every_way "$program" ;;
 	esac
 done

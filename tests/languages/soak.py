@@ -108,6 +108,7 @@ class Team:
 
 def kill_until(team: Team, until_ms: int) -> None:
     """Ends one of them every half second, as a crash does, and starts another in its place."""
+    random.seed(os.environ.get("EVERGRANT_SEED"))
     while now_ms() < until_ms - 5000:
         time.sleep(0.5)
         victim = random.choice([worker for worker in team.all if worker.killed_ms is None])

@@ -4,16 +4,18 @@
 //! what the workers were told and by the server's own log. Everything that is waited for has a limit. Random numbers
 //! come from a seed that is printed; `EVERGRANT_SEED=… cargo test --test processes` repeats it.
 //!
-//! Some tests mount file systems: they must run as root. A stepped wall clock is not tested here: these tests share
-//! their machine.
+//! Some tests mount file systems or make time namespaces: they must run as root. These tests share their machine: clocks
+//! are stepped for single processes only.
 
 #![cfg(target_os = "linux")]
 
+mod clocks;
 mod crash;
 mod disk;
 mod fork;
 mod host;
 mod owner;
 mod renewal;
+mod restored;
 mod stage;
 mod syscalls;

@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{self, Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -94,12 +96,22 @@ impl Stage {
 
     /// A worker that has done nothing yet.
     pub fn worker(&self) -> Worker {
-        Worker::start(self.path(), self.until)
+        self.start(Language::C.command())
+    }
+
+    /// The same, started by this command.
+    pub fn start(&self, command: Command) -> Worker {
+        Worker::start(command, self.path(), self.until)
     }
 
     /// A worker with an open client.
     pub fn open(&self, more: Value) -> Worker {
-        let worker = self.worker();
+        self.open_in(Language::C, more)
+    }
+
+    /// A worker in that language with an open client.
+    pub fn open_in(&self, language: Language, more: Value) -> Worker {
+        let worker = self.start(language.command());
         worker.call(&["open", &self.config(more)]).ok();
         worker
     }
@@ -133,6 +145,13 @@ impl Stage {
     /// Waits until no connection to the server is open: a dead process's request that is dealt with after its replay
     /// would end the session for another reason.
     pub fn wait_until_the_server_is_idle(&self) {
+        // Connections are accepted in their order: with this one, all that the dead have left behind.
+        let url = self.server.url();
+        let address = url.split('/').nth(2).expect("host and port");
+        let mut last = TcpStream::connect(address).expect("a connection");
+        last.write_all(b"GET / HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").expect("a request");
+        last.read_to_end(&mut Vec::new()).expect("an answer");
+        drop(last);
         let idle = || (self.server.stats().connections_open == 0).then_some(());
         wait_for("the server to be done with a dead process's request", idle);
     }
@@ -194,11 +213,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn start(directory: &Path, until: Instant) -> Self {
+    fn start(mut command: Command, directory: &Path, until: Instant) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("worker-{}.stderr", NUMBER.fetch_add(1, Ordering::Relaxed));
         let errors = File::create(directory.join(name)).expect("a file for its errors");
-        let mut child = Command::new(program())
+        let mut child = command
             // Cargo's: whatever library lies in target/ would come before the one that was built for this run.
             .env_remove("LD_LIBRARY_PATH")
             .stdin(Stdio::piped())
@@ -254,6 +273,13 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Whether there is a reply with this tag.
+    pub fn has_replied(&self, tag: &str) -> bool {
+        let mut early = self.early.borrow_mut();
+        early.extend(self.lines.try_iter());
+        early.iter().any(|reply| reply.tag == tag)
     }
 
     /// The next reply with this tag.
@@ -330,6 +356,12 @@ impl Process {
 
     pub fn lives(self) -> bool {
         test_kill_process(self.pid()).is_ok()
+    }
+
+    /// By SIGSTOP.
+    pub fn is_stopped(self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'))
     }
 
     /// The names of its threads.
@@ -428,26 +460,86 @@ pub fn library() -> PathBuf {
     env::current_exe().expect("the test").with_file_name("libevergrant.so")
 }
 
-/// The worker, compiled once for this test run against that library.
+/// What a worker is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Language {
+    /// `tests/c/worker.c`: it knows all commands.
+    C,
+    /// `tests/languages/commands.py`, with the package as it is installed for PYTHON.
+    Python,
+    /// `tests/languages/commands.mjs`, with the package as it is installed in NODE_PROJECT.
+    Node,
+}
+
+impl Language {
+    /// Mostly C: the others take their time to start. C alone where their packages are not installed.
+    pub fn any(random: &Random) -> Self {
+        match random.below(10) {
+            0 if env::var_os("PYTHON").is_some() => Self::Python,
+            1 if env::var_os("NODE_PROJECT").is_some() => Self::Node,
+            _ => Self::C,
+        }
+    }
+
+    pub fn command(self) -> Command {
+        let variable = |name| env::var_os(name).unwrap_or_else(|| panic!("{name} is not set (tests/prove.sh sets it)"));
+        let with = |program: &OsStr, file: &Path| {
+            let mut command = Command::new(program);
+            command.arg(file);
+            command
+        };
+        match self {
+            Self::C => Command::new(program()),
+            Self::Python => {
+                let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/languages/commands.py");
+                with(&variable("PYTHON"), &file)
+            }
+            // Node looks for packages where a program lies.
+            Self::Node => with("node".as_ref(), &Path::new(&variable("NODE_PROJECT")).join("commands.mjs")),
+        }
+    }
+}
+
+/// The worker in C, compiled once for this test run against that library.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let build = Path::new(env!("CARGO_TARGET_TMPDIR")).join("processes");
-        fs::create_dir_all(&build).expect("a directory");
+        let build = build_directory();
         // The name by which the program will ask for it.
         let soname = build.join(format!("libevergrant.so.{}", evergrant::capi::ABI_VERSION));
-        let _ = fs::remove_file(&soname);
-        std::os::unix::fs::symlink(library(), &soname).expect("a link");
-        let program = build.join("worker");
+        made(&soname, |link| std::os::unix::fs::symlink(library(), link).expect("a link"));
         let rpath = format!("-Wl,-rpath,{}", build.display());
+        compile("worker.c", "worker", &["-pthread".as_ref(), soname.as_os_str(), rpath.as_ref(), "-ldl".as_ref()])
+    })
+}
+
+/// Where programs in C are built.
+fn build_directory() -> PathBuf {
+    let build = Path::new(env!("CARGO_TARGET_TMPDIR")).join("processes");
+    fs::create_dir_all(&build).expect("a directory");
+    build
+}
+
+/// Makes a file at once: other test runs may be using it.
+fn made(path: &Path, make: impl FnOnce(&Path)) {
+    let new = path.with_file_name(process::id().to_string());
+    let _ = fs::remove_file(&new);
+    make(&new);
+    fs::rename(new, path).expect("a new name");
+}
+
+/// A file of `tests/c`, compiled and linked with these arguments.
+pub fn compile(source: &str, target: &str, arguments: &[&OsStr]) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = build_directory().join(target);
+    made(&target, |target| {
         let compiled = Command::new("cc")
-            .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-pthread"])
-            .args([Path::new("-I"), &root.join("include"), &root.join("tests/c/worker.c"), Path::new("-o"), &program])
-            .args([&*soname, Path::new(&rpath), Path::new("-ldl")])
+            .args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-g", "-I"])
+            .args([&root.join("include"), &root.join("tests/c").join(source), Path::new("-o"), target])
+            .args(arguments)
             .output()
             .expect("a C compiler");
         assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-        program
-    })
+    });
+    target
 }

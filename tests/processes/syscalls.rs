@@ -1,16 +1,18 @@
-//! kill -9, or an error of the disk, at each system call of a renewal, from the command to its reply.
+//! kill -9, a stop, or an error of the disk, at each system call of a renewal, from the command to its reply.
 //!
 //! strace does it. It counts the calls of each thread, and of each kind, on its own; so a point is the n-th call of one
 //! kind on one thread. A renewal that is only watched tells which points there are. A process that is killed at a call
-//! does not make it.
+//! does not make it; one that is stopped at a call stops after it, or in it where it waits.
 
 use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use evergrant_test_server::{Rotation, Server};
+use evergrant_test_server::{FaultKind, Rotation, Server};
 use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -20,6 +22,8 @@ use crate::stage::{GRACE, LIMIT, Process, STRICT, Stage, Worker, at_length, serv
 
 /// One of so many is tried; `make prove` tries all. Prime, so that a sample has all that alternates.
 const SAMPLE: usize = 5;
+/// The same for stops, which take longer.
+const SAMPLE_OF_STOPS: usize = 13;
 
 /// A renewal. Each kind makes other system calls.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +34,12 @@ enum Kind {
     First,
     /// Its claim finds the database's log full, and copies it back.
     Checkpoint,
+    /// The first of a process, after another one was killed in the middle of its own.
+    Replay,
 }
 
-const KINDS: [Kind; 3] = [Kind::Next, Kind::First, Kind::Checkpoint];
+/// Of a session without a doubt.
+const PLAIN: [Kind; 3] = [Kind::Next, Kind::First, Kind::Checkpoint];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Thread {
@@ -151,21 +158,26 @@ struct Tally {
     errors: usize,
     refused: usize,
     uncommitted: usize,
+    stops: usize,
+    not_sent: usize,
 }
 
 /// One session, "alice", whose renewals meet all of it.
 struct Play {
     stage: Stage,
     aside: Server,
+    /// Of its clients, besides the server and the store.
+    config: Value,
     may_lose: bool,
     tally: Tally,
 }
 
 impl Play {
-    fn new(rotation: Rotation) -> Self {
+    fn new(rotation: Rotation, config: Value) -> Self {
         let play = Self {
             stage: Stage::new(rotation),
             aside: server(rotation),
+            config,
             may_lose: rotation == STRICT,
             tally: Tally::default(),
         };
@@ -178,18 +190,21 @@ impl Play {
 
     /// A worker whose next renewal is of that kind. It has a thread for that, idle.
     fn ready(&self, kind: Kind) -> Worker {
+        if let Kind::Replay = kind {
+            self.leave_in_doubt();
+        }
         let worker = self.stage.worker();
-        if let Kind::First = kind {
+        if let Kind::First | Kind::Replay = kind {
             let aside = json!({"store": "memory:", "token_endpoint": self.aside.token_endpoint()});
             let other = self.aside.sign_in("client", "other", "api").refresh_token;
             worker.call(&["open", &self.stage.config(aside)]).ok();
             worker.call(&["save", "other", &json!({"refresh_token": other}).to_string()]).ok();
             worker.call(&["renew", "other"]).ok();
         }
-        worker.call(&["open", &self.stage.config(json!({}))]).ok();
+        worker.call(&["open", &self.stage.config(self.config.clone())]).ok();
         self.empty_log();
         match kind {
-            Kind::First => {}
+            Kind::First | Kind::Replay => {}
             Kind::Next => drop(worker.call(&["renew", "alice"]).ok()),
             Kind::Checkpoint => {
                 worker.call(&["renew", "alice"]).ok();
@@ -197,6 +212,17 @@ impl Play {
             }
         }
         worker
+    }
+
+    /// A worker sends and is killed; the server does nothing.
+    fn leave_in_doubt(&self) {
+        let requests = self.token_requests();
+        self.stage.server.fault(FaultKind::Hang);
+        let worker = self.stage.open(json!({}));
+        worker.tell(&["renew", "alice"]);
+        wait_for("the request", || (self.token_requests() > requests).then_some(()));
+        worker.kill();
+        self.stage.wait_until_the_server_is_idle();
     }
 
     /// So that all renewals of a kind find the database alike.
@@ -243,9 +269,9 @@ impl Play {
         strace.calls()
     }
 
-    fn points(&self) -> Vec<Point> {
+    fn points(&self, kinds: &[Kind]) -> Vec<Point> {
         let mut all = Vec::new();
-        for kind in KINDS {
+        for &kind in kinds {
             let calls = self.calls(kind, Thread::Renewer);
             let send = sending(&calls).expect("a request");
             assert_durable_before(&calls, send, "s.db-wal");
@@ -295,7 +321,7 @@ impl Play {
         let (judge, described) = self.judge();
         let sent = self.token_requests() - requests;
         let settled = described["generation"] != generation;
-        let claimed = !described["attempt"].is_null();
+        let claimed = described["attempt"]["sends"] == if let Kind::Replay = point.kind { 2 } else { 1 };
         assert!(sent == 0 || sent == 1 && (claimed || settled), "{point}: sent without a claim: {described}");
         assert!(!(claimed && settled), "{point}: {described}");
         self.tally.sent += sent as usize;
@@ -310,6 +336,73 @@ impl Play {
             judge.call(&["save", "alice", &self.stage.sign_in()]).ok();
             judge.call(&["renew", "alice"]).ok();
         }
+        self.assert_intact(point);
+    }
+
+    /// Stopped there until its exchange's time is over. No other process sends anything once it has claimed, and what the
+    /// server has answered is taken when it goes on.
+    fn stop(&mut self, point: &Point) {
+        let inject = format!("{}:signal=STOP:when={}", point.call, point.number);
+        let (worker, strace) = self.watched(point.kind, point.thread, Some(inject));
+        let (generation, requests) = (self.generation(), self.token_requests());
+        let sent = |play: &Self| play.token_requests() - requests;
+        let other = self.stage.open(self.config.clone());
+        let old = other.call(&["token", "alice"]).token();
+
+        let renewal = worker.tell(&["renew", "alice"]);
+        let met = wait_for("the stop", || match worker.process().is_stopped() {
+            true => Some(true),
+            false => worker.has_replied(&renewal).then_some(false),
+        });
+        if !met {
+            println!("not met: {point}");
+            worker.reply(&renewal).token();
+            self.tally.missed += 1;
+            return;
+        }
+        let stopped = Instant::now();
+        // What it has sent arrives.
+        thread::sleep(Duration::from_millis(100));
+        let by_owner = sent(self);
+        let described = other.describe();
+        let claimed = !described["attempt"].is_null();
+        let settled = described["generation"] != generation;
+        assert!(by_owner == 0 || by_owner == 1 && (claimed || settled), "{point}: sent without a claim: {described}");
+        assert!(other.call(&["token", "alice"]).token() == old || settled, "{point}");
+        let options = json!({"max_wait_ms": 300}).to_string();
+        let reply = other.call(&["renew", "alice", &old.access_token, &options]);
+        if claimed {
+            reply.failure("TIMED_OUT");
+        } else if settled {
+            reply.token();
+        }
+        thread::sleep(BEYOND.saturating_sub(stopped.elapsed()));
+        assert!(sent(self) == by_owner || !claimed && !settled, "{point}: sent while the owner lives: {described}");
+
+        worker.process().signal(Signal::CONT);
+        let reply = worker.reply(&renewal);
+        drop(strace);
+        self.tally.stops += 1;
+        self.tally.sent += by_owner as usize;
+        if reply.status == "OK" {
+            assert_eq!(reply.token().generation, generation + 1, "{point}");
+        } else {
+            assert_eq!(by_owner, 0, "{point}: {reply:?}");
+            let failed = (&*reply.status, &reply.answer["outcome"]);
+            assert_eq!(failed, ("UNAVAILABLE", &json!("not_sent")), "{point}: {reply:?}");
+            self.tally.not_sent += 1;
+        }
+        for party in [&worker, &other] {
+            let token = wait_for("a renewal", || {
+                let reply = party.call(&["renew", "alice", &old.access_token]);
+                (reply.status != "UNAVAILABLE").then(|| reply.token())
+            });
+            assert_eq!(token.generation, generation + 1, "{point}");
+        }
+        assert_eq!(sent(self), 1, "{point}");
+        let (_, described) = self.judge();
+        assert_eq!((&described["state"], &described["attempt"]), (&json!("active"), &Value::Null), "{point}");
+        self.stage.assert_no_token_was_used_twice();
         self.assert_intact(point);
     }
 
@@ -353,28 +446,29 @@ impl Play {
     }
 }
 
-/// All of them, or a sample: another one each time.
-fn sample<T>(stage: &Stage, all: Vec<T>) -> Vec<T> {
-    let step = if at_length() { 1 } else { SAMPLE };
+/// All of them, or one of so many: other ones each time.
+fn sample<T>(stage: &Stage, all: Vec<T>, of: usize) -> Vec<T> {
+    let step = if at_length() { 1 } else { of };
     let first = stage.random(0).below(step as u64) as usize;
     all.into_iter().skip(first).step_by(step).collect()
 }
 
 fn kill_at_each_call(rotation: Rotation) -> Play {
-    let mut play = Play::new(rotation);
-    for point in sample(&play.stage, play.points()) {
+    let mut play = Play::new(rotation, json!({}));
+    let kinds = [&PLAIN[..], &[Kind::Replay]].concat();
+    for point in sample(&play.stage, play.points(&kinds), SAMPLE) {
         play.kill(&point);
     }
     let Tally { kills, missed, sent, in_doubt, lost, .. } = play.tally;
     println!(
-        "{kills} kills, {missed} points not met, {sent} had sent, {in_doubt} left a renewal in doubt, {lost} sessions lost"
+        "{kills} kills, {missed} points not met, {sent} had sent, {in_doubt} left a renewal in doubt, {lost} sessions lost \
+         and explained"
     );
     assert!(missed * 10 <= kills && sent > 0 && in_doubt > sent / 2, "they did not hit");
     play
 }
 
 #[test]
-#[ignore = "under strace it takes its time: `make prove` runs it"]
 fn kill_9_at_each_call_loses_nothing_where_a_used_token_still_answers() {
     let play = kill_at_each_call(GRACE);
     assert_eq!(play.stage.server.stats().reuses, 0);
@@ -382,15 +476,42 @@ fn kill_9_at_each_call_loses_nothing_where_a_used_token_still_answers() {
 }
 
 #[test]
-#[ignore = "under strace it takes its time: `make prove` runs it"]
 fn kill_9_at_each_call_loses_a_session_only_where_the_server_had_rotated_without_a_commit() {
     let play = kill_at_each_call(STRICT);
     // Otherwise this test has shown nothing.
     assert!(play.tally.lost > 0);
 }
 
+/// For how long a process is stopped: for longer than the two limits of its exchange.
+const BEYOND: Duration = Duration::from_millis(1_700);
+
 #[test]
-#[ignore = "under strace it takes its time: `make prove` runs it"]
+fn a_stop_at_each_call_loses_nothing_and_lets_nobody_else_send() {
+    let limits = json!({"connect_timeout_ms": 500, "exchange_timeout_ms": 1_000, "max_wait_ms": 50_000});
+    let play = |kind| {
+        let mut play = Play::new(STRICT, limits.clone());
+        let points = play.points(&[kind]).into_iter().filter(|point| point.thread == Thread::Renewer).collect();
+        for point in sample(&play.stage, points, SAMPLE_OF_STOPS) {
+            play.stop(&point);
+        }
+        assert_eq!(play.stage.server.families().len(), 1);
+        play.tally
+    };
+    let tallies = thread::scope(|scope| {
+        let playing = PLAIN.map(|kind| scope.spawn(move || play(kind)));
+        playing.map(|kind| kind.join().expect("a play"))
+    });
+    let sum = |number: fn(&Tally) -> usize| tallies.iter().map(number).sum::<usize>();
+    let (stops, missed, sent) = (sum(|it| it.stops), sum(|it| it.missed), sum(|it| it.sent));
+    println!(
+        "{stops} stops, {missed} points not met, {sent} after the request, {} before it and not sent, 0 sessions lost",
+        sum(|it| it.not_sent)
+    );
+    assert!(missed * 10 <= stops && stops > 0, "they did not hit");
+    assert!(!at_length() || sent > stops / 10 && sent < stops, "they did not hit");
+}
+
+#[test]
 fn an_error_of_the_disk_at_each_call_spends_no_token_unclaimed_and_loses_nothing() {
     const ERRORS: [(&str, &[&str]); 4] = [
         ("pwrite64", &["EIO", "ENOSPC"]),
@@ -398,15 +519,15 @@ fn an_error_of_the_disk_at_each_call_spends_no_token_unclaimed_and_loses_nothing
         ("fdatasync", &["EIO", "ENOSPC"]),
         ("fsync", &["EIO", "ENOSPC"]),
     ];
-    let mut play = Play::new(STRICT);
+    let mut play = Play::new(STRICT, json!({}));
     let mut all = Vec::new();
-    for point in play.points().iter().filter(|point| point.thread == Thread::Renewer) {
+    for point in play.points(&PLAIN).iter().filter(|point| point.thread == Thread::Renewer) {
         let errors = ERRORS.iter().find(|(call, _)| *call == point.call).map_or(&[][..], |(_, errors)| errors);
         for error in errors {
             all.extend([false, true].map(|for_ever| (point.clone(), error, for_ever)));
         }
     }
-    for (point, error, for_ever) in sample(&play.stage, all) {
+    for (point, error, for_ever) in sample(&play.stage, all, SAMPLE) {
         play.fail(&point, error, for_ever);
     }
     let Tally { errors, refused, uncommitted, .. } = play.tally;

@@ -192,25 +192,112 @@ fn every_changed_byte_of_a_row_is_noticed() {
     assert_eq!(store.load(&key("a")).unwrap().0, Some(record(1)));
 
     for (what, undo) in [
-        ("version = 2", "version = 1"),
         ("state = 'ended'", "state = 'active'"),
+        ("state = 'actjve'", "state = 'active'"),
         ("expires_at_ms = NULL", "expires_at_ms = 1700000000000"),
-        ("expires_at_ms = 5", "expires_at_ms = 1700000000000"),
         ("record = CAST(x'ff' AS TEXT)", "record = (SELECT record FROM session WHERE session = 'b')"),
+        ("sealed = x''", &format!("sealed = x'{}'", hex(&sealed))),
     ] {
         raw.execute(&format!("UPDATE session SET {what} WHERE session = 'a'"), []).unwrap();
         assert!(store.load(&key("a")).is_err(), "{what}");
         raw.execute(&format!("UPDATE session SET {undo} WHERE session = 'a'"), []).unwrap();
     }
+    for column in ["version", "expires_at_ms"] {
+        for bit in 0..63 {
+            let flip = format!(
+                "UPDATE session SET {column} = ({column} | (1 << {bit})) - ({column} & (1 << {bit})) WHERE session = 'a'"
+            );
+            raw.execute(&flip, []).unwrap();
+            noticed("a", &format!("bit {bit} of {column}"));
+            raw.execute(&flip, []).unwrap();
+        }
+    }
     assert_eq!(store.load(&key("a")).unwrap().0, Some(record(1)));
+}
 
-    raw.execute_batch(
-        "UPDATE session SET session = 'x' WHERE session = 'a'; UPDATE session SET session = 'a' WHERE session = 'b';
-         UPDATE session SET session = 'b' WHERE session = 'x'",
-    )
-    .unwrap();
-    noticed("a", "rows swapped");
-    noticed("b", "rows swapped");
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Rows of every place that a part could be moved to: two sessions, two namespaces, two versions.
+#[test]
+fn nothing_opens_in_another_place() {
+    let place = place();
+    let store = open(&place.path);
+    let elsewhere = Key { namespace: "https://login.example.com/token other".into(), session: "a".into() };
+    for (key, version) in [(key("a"), 1), (key("b"), 1), (key("newer"), 2), (elsewhere.clone(), 1)] {
+        assert!(store.compare_and_swap(&key, None, &record(version)).unwrap());
+    }
+    let raw = Connection::open(&place.path).unwrap();
+    raw.execute_batch("CREATE TEMP TABLE saved AS SELECT * FROM session").unwrap();
+    let everything = [key("a"), key("b"), key("newer"), elsewhere.clone()];
+    let intact = || everything.iter().all(|key| store.load(key).is_ok_and(|(found, _)| found.is_some()));
+    assert!(intact());
+
+    // The plain parts of these rows are the same, byte for byte: only the place differs.
+    let of = |key: &Key| format!("namespace = '{}' AND session = '{}'", key.namespace, key.session);
+    let plain: i64 = raw.query_row("SELECT count(DISTINCT record) FROM session", [], |row| row.get(0)).unwrap();
+    assert_eq!(plain, 1);
+    let columns = ["sealed", "sealed, version", "sealed, record", "sealed, record, version, state, expires_at_ms"];
+    for to in &everything {
+        for from in everything.iter().filter(|from| *from != to) {
+            for columns in columns {
+                let what = format!("{columns} of {from:?} in {to:?}");
+                let change = format!(
+                    "UPDATE session SET ({columns}) = (SELECT {columns} FROM saved WHERE {}) WHERE {}",
+                    of(from),
+                    of(to)
+                );
+                assert_eq!(raw.execute(&change, []).unwrap(), 1);
+                let error = store.load(to).expect_err(&what);
+                assert!(error.message.contains("damaged") && !error.message.contains("canary"), "{what}: {error}");
+                raw.execute_batch("DELETE FROM session; INSERT INTO session SELECT * FROM saved").unwrap();
+            }
+        }
+    }
+    assert!(intact());
+
+    // Whole rows, exchanged by their names.
+    let exchange = |one: &Key, other: &Key| {
+        for (from, to) in [(one, &key("between")), (other, one), (&key("between"), other)] {
+            let (namespace, session) = (&to.namespace, &to.session);
+            let change =
+                format!("UPDATE session SET namespace = '{namespace}', session = '{session}' WHERE {}", of(from));
+            assert_eq!(raw.execute(&change, []).unwrap(), 1);
+        }
+    };
+    for (one, other) in [(key("a"), key("b")), (key("a"), elsewhere.clone()), (key("b"), key("newer"))] {
+        exchange(&one, &other);
+        for key in [&one, &other] {
+            assert!(store.load(key).unwrap_err().message.contains("damaged"), "{one:?} and {other:?} exchanged");
+        }
+        exchange(&one, &other);
+    }
+    assert!(intact());
+}
+
+#[test]
+fn no_nonce_of_a_database_repeats() {
+    let place = place();
+    let mut seen = std::collections::HashSet::new();
+    let raw = || Connection::open(&place.path).unwrap();
+    let mut look = |rows: i64| {
+        let raw = raw();
+        let mut statement = raw.prepare("SELECT sealed FROM session").unwrap();
+        let found = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap();
+        let new = found.filter(|sealed| seen.insert(sealed.as_ref().unwrap()[crate::store::seal::NONCE].to_vec()));
+        assert_eq!(new.count() as i64, rows, "a nonce came twice");
+    };
+    for version in 1..=20 {
+        // The same text under the same key, by a store that begins anew.
+        let store = open(&place.path);
+        for session in 0..20 {
+            let before = (version > 1).then_some(version - 1);
+            assert!(store.compare_and_swap(&key(&session.to_string()), before, &record(version)).unwrap());
+        }
+        drop(store);
+        look(20);
+    }
 }
 
 #[test]
