@@ -92,7 +92,7 @@ fn settling_loads_first_and_goes_by_what_it_finds() {
             "if self.abandoned",
             "return Err(",
             "self.serve_uncommitted(",
-            "slot.changed(retry_after)",
+            "slot.changed(retry_after, || self.abandoned",
         ],
     );
     // The doubt is replayed by its owner, whether anybody asks or not: `Wanted::NoDoubt`.
