@@ -17,7 +17,7 @@ use crate::process::tasks::block_on;
 use crate::secret::Secret;
 use crate::session::cache::{Held, Vault};
 use crate::session::protocol::Want;
-use crate::session::renewer::{self, Renewer};
+use crate::session::renewer::{self, Destination, Renewer};
 use crate::session::report;
 use crate::store::memory::MemoryStore;
 #[cfg(unix)]
@@ -315,6 +315,27 @@ impl Client {
     pub(crate) async fn wait_for_sign_out(&self, session: &str, since: Instant) -> Result<()> {
         let renewer = self.renewer()?;
         renewer.sign_out(&renewer.slot(checked(session)?), since + self.config.max_wait).await
+    }
+
+    /// Moves the session to the store that `to_json` names (`store`, and where needed its `encryption_key` and
+    /// `namespace`): never do two stores both believe that they hold its refresh token.
+    pub fn move_session(&self, session: &str, to_json: &str) -> Result<()> {
+        block_on(self.wait_for_move(session, to_json, Instant::now()))
+    }
+
+    pub(crate) async fn wait_for_move(&self, session: &str, to_json: &str, since: Instant) -> Result<()> {
+        let renewer = self.renewer()?;
+        let slot = renewer.slot(checked(session)?);
+        let config = self.config.with_store(to_json)?;
+        let place = config.place();
+        if !config.renews {
+            return Err(Error::invalid("this client has renews: false: it changes no store"));
+        }
+        if place == self.config.place() {
+            return Err(Error::invalid("to_json: the session is there already"));
+        }
+        let to = Destination { vault: open_vault(&config)?, place };
+        renewer.move_session(&slot, &to, since + self.config.max_wait).await
     }
 
     /// Erases the session here only.

@@ -195,7 +195,7 @@ impl Reading {
 impl Held {
     /// `None` if there is nothing to serve. `read`: when its life was last measured against the clocks.
     pub fn new(record: Arc<Record>, uncommitted: bool, read: Reading) -> Option<Self> {
-        if record.state != State::Active || record.reason.is_some() {
+        if !matches!(record.state, State::Active | State::Moving) || record.reason.is_some() {
             return None;
         }
         let access_token = record.secrets.access_token.clone()?;

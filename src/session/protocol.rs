@@ -3,12 +3,13 @@
 //! Pure: no I/O, no clocks, no randomness. The driver around these functions is `renewer`; `docs/protocol.md`
 //! explains each rule by the failure that it prevents.
 
+pub mod moves;
 mod writes;
 
 use std::sync::Arc;
 
 use super::fingerprint::Fingerprints;
-use super::record::{Attempt, BackOff, Binds, Entry, Id, MadeBy, Owner, Record, Secrets, State};
+use super::record::{Attempt, BackOff, Binds, Entry, Id, MadeBy, Owner, Place, Record, Secrets, State};
 use crate::config::{EarlyRenewal, LostReply};
 use crate::oauth::{Outcome, WITHDRAWN};
 use crate::secret::Secret;
@@ -148,6 +149,13 @@ pub enum Refusal {
         /// An attempt in doubt waits for its end.
         doubt: bool,
     },
+    /// It is kept in another store, or will be.
+    Away {
+        /// It is there.
+        arrived: bool,
+        /// Where.
+        place: Option<Place>,
+    },
 }
 
 impl Refusal {
@@ -163,6 +171,7 @@ pub fn decide(situation: &Situation, want: &Want) -> Decision {
     match record.state {
         State::Forgotten => return Refusal::sign_in("no_session"),
         State::SignedOut => return Refusal::sign_in("signed_out"),
+        State::Moving | State::Moved => return away(situation, record, want),
         State::Active | State::Ended => {}
     }
     if let Some(seen) = situation.seen
@@ -198,6 +207,19 @@ pub fn decide(situation: &Situation, want: &Want) -> Decision {
             Decision::Serve { early: None }
         }
         _ => renewal(situation, record, anyway),
+    }
+}
+
+/// The rules of [`decide`] for a session on its way to another store, or there: its token is good, and nobody renews it.
+fn away(situation: &Situation, record: &Record, want: &Want) -> Decision {
+    match want {
+        Want::Token { min_valid_ms } if record.serves(situation.wall_ms, *min_valid_ms) => {
+            Decision::Serve { early: None }
+        }
+        _ => Decision::Refuse(Refusal::Away {
+            arrived: record.state == State::Moved,
+            place: record.moved.as_ref().map(|moved| moved.place.clone()),
+        }),
     }
 }
 
@@ -340,7 +362,8 @@ fn settle_done(record: &Record, sent: &Sent, spent: &Arc<str>, answer: &Answer, 
     let mut next = record.next();
     match record.state {
         State::Forgotten => return None, // row 11
-        State::Active | State::Ended if record.grant == sent.grant => {}
+        State::Active | State::Ended | State::Moving if record.grant == sent.grant => {}
+        State::Moved if record.grant == sent.grant => return None, // it lives on elsewhere
         _ => {
             // Rows 9 and 10: the grant is gone here, so it must go at the server.
             let token = successor?;
@@ -545,7 +568,7 @@ impl Record {
 
     /// Whether the access token is valid for `min_valid_ms` from now on.
     pub fn serves(&self, wall_ms: i64, min_valid_ms: i64) -> bool {
-        self.state == State::Active
+        matches!(self.state, State::Active | State::Moving)
             && self.reason.is_none()
             && self.secrets.access_token.is_some()
             && self
@@ -556,7 +579,9 @@ impl Record {
 
     /// Takes over the access token of a Done.
     fn adopt(&mut self, sent: &Sent, answer: &Answer, moment: &Moment) {
-        self.state = State::Active;
+        if self.state != State::Moving {
+            self.state = State::Active;
+        }
         self.reason = None;
         self.made_by = Some(MadeBy { attempt: sent.attempt, sends: sent.sends });
         self.take_access_token(answer, moment.life, moment.wall_ms);

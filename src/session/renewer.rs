@@ -12,8 +12,11 @@
 
 mod caller;
 mod job;
+mod moves;
 mod revoke;
 mod words;
+
+pub use moves::Destination;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -208,7 +211,10 @@ impl Renewer {
     pub async fn sign_out(&self, slot: &Arc<Slot>, until: Instant) -> Result<()> {
         let revocable = self.config.registration.revocation_endpoint.is_some();
         let left = self
-            .write(slot, "signed_out", |record, moment| Ok(protocol::sign_out(record, revocable, moment)))?
+            .write(slot, "signed_out", |record, moment| {
+                check_here(&slot.key.session, record, true)?;
+                Ok(protocol::sign_out(record, revocable, moment))
+            })?
             .is_some_and(|record| !record.secrets.to_revoke.is_empty());
         if left && let Some(job) = self.start_sweep(slot, Duration::ZERO) {
             slot.job_ended(job, until, || self.is_closing()).await;
@@ -218,7 +224,11 @@ impl Renewer {
 
     /// Erases a session here.
     pub fn forget(&self, slot: &Slot) -> Result<()> {
-        self.write(slot, "forgotten", |record, moment| Ok(protocol::forget(record, moment))).map(drop)
+        self.write(slot, "forgotten", |record, moment| {
+            check_here(&slot.key.session, record, false)?;
+            Ok(protocol::forget(record, moment))
+        })
+        .map(drop)
     }
 
     /// Loads, changes and writes a record until nobody has come in between. Returns the record as it stands then.
@@ -394,6 +404,16 @@ pub fn http() -> Arc<Http> {
     match made {
         Ok(http) => http,
     }
+}
+
+/// What is on its way to another store cannot be left here; what is there can only be forgotten here.
+fn check_here(session: &str, record: Option<&Record>, and_signed_out: bool) -> Result<()> {
+    let Some(record) = record.filter(|record| record.is_away()) else { return Ok(()) };
+    let arrived = record.state == State::Moved;
+    if arrived && !and_signed_out {
+        return Ok(());
+    }
+    Err(words::away(session, arrived, record.moved.as_ref().map(|moved| &moved.place)))
 }
 
 fn random_id() -> Result<Id> {

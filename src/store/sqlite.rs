@@ -295,7 +295,7 @@ impl Store for SqliteStore {
                 .collect()
         })?;
         rows.into_iter()
-            .map(|(session, state, version, expires_at_ms)| match state_named(&state) {
+            .map(|(session, state, version, expires_at_ms)| match State::named(&state) {
                 Some(state) => Ok(Listed { session, state, version, expires_at_ms }),
                 None => Err(Failure::Said(Error::store(DAMAGED)).explain(self.path())),
             })
@@ -328,10 +328,6 @@ impl AtFork for SqliteStore {
         self.database.disown();
         self.owners.child();
     }
-}
-
-fn state_named(name: &str) -> Option<State> {
-    [State::Active, State::Ended, State::SignedOut, State::Forgotten].into_iter().find(|state| state.name() == name)
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ fn record(version: i64) -> Record {
         known: Known::default(),
         history: Vec::new(),
         signature_mismatch: false,
+        moved: None,
+        arrived: Vec::new(),
         delete_after_ms: None,
         others: Default::default(),
         secrets: Secrets {
