@@ -96,8 +96,8 @@ pub struct Slot {
     pub key: Key,
     /// Changes when anything changes what a look into memory would answer.
     pub stamp: &'static AtomicU32,
-    /// 0 to 1023: this process's place in the session's early window.
-    pub jitter: i64,
+    /// 0 to 1023: this process's place among those that share the session.
+    pub process: i64,
     held: ArcSwapOption<Held>,
     renewing: AtomicBool,
     state: Mutex<SlotState>,
@@ -271,7 +271,7 @@ impl Slot {
         let process = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             stamp: stamp(hash),
-            jitter: ((hash ^ process) >> 20 & 1023) as i64,
+            process: ((hash ^ process) >> 20 & 1023) as i64,
             key,
             held: ArcSwapOption::empty(),
             renewing: AtomicBool::new(false),

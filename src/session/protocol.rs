@@ -71,7 +71,7 @@ pub struct Policy {
     pub renew_before_ms: Option<i64>,
     /// All parties are processes of this machine.
     pub local: bool,
-    /// 0 to 1023: this process's place in the early window of this session.
+    /// 0 to 1023: this session's [place](place_in_window) in the early window.
     pub jitter: i64,
 }
 
@@ -508,6 +508,14 @@ fn back_off(before: Option<&BackOff>, sent: &Sent, outcome: &Outcome, moment: &M
         cause: failure.message.clone(),
         reason: failure.reason.to_owned(),
     })
+}
+
+/// A session's place in the early window, 0 to 1023, as a process of this place sees it. Three quarters are the grant's,
+/// the same for all: of many processes the earliest renews, so that places of their own would put every session at the
+/// window's beginning.
+pub fn place_in_window(grant: Id, process: i64) -> i64 {
+    let grant = (grant.0 & 1023) as i64;
+    (3 * grant + process) / 4
 }
 
 impl Policy {

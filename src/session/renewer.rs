@@ -168,7 +168,8 @@ impl Renewer {
     }
 
     fn fresh_until_ms(&self, slot: &Slot, held: &Held, now: Reading) -> Option<i64> {
-        let policy = Policy { jitter: slot.jitter, ..self.party.policy };
+        let jitter = protocol::place_in_window(held.record.grant, slot.process);
+        let policy = Policy { jitter, ..self.party.policy };
         held.fresh_until_ms(now, &policy, self.recheck_ms, slot.is_renewing())
     }
 
@@ -286,7 +287,8 @@ impl Renewer {
     pub fn decide(&self, slot: &Slot, record: Option<&Record>, now: &Now, want: &Want) -> Decision {
         let attempt = record.and_then(|record| record.attempt.as_ref());
         let seen = slot.seen();
-        let party = Party { policy: Policy { jitter: slot.jitter, ..self.party.policy }, ..self.party.clone() };
+        let jitter = record.map_or(0, |record| protocol::place_in_window(record.grant, slot.process));
+        let party = Party { policy: Policy { jitter, ..self.party.policy }, ..self.party.clone() };
         let read = Reading::now();
         let held = slot.held();
         let same = |held: &&Arc<Held>| {
