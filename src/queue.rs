@@ -179,6 +179,7 @@ enum Kind {
     SessionIntrospect,
     SessionSignOut,
     SessionForget,
+    SessionMove,
     ClientStats,
     ClientEvents,
     ClientClose,
@@ -232,6 +233,7 @@ const CALLS: &[(&str, Kind, &[Member])] = &[
     ("session_introspect", Kind::SessionIntrospect, &[text("session")]),
     ("session_sign_out", Kind::SessionSignOut, &[text("session")]),
     ("session_forget", Kind::SessionForget, &[text("session")]),
+    ("session_move", Kind::SessionMove, &[text("session"), object("to")]),
     ("client_stats", Kind::ClientStats, &[]),
     ("client_events", Kind::ClientEvents, &[number("after", u64::MAX), number("max_wait_ms", u32::MAX as u64)]),
     ("client_close", Kind::ClientClose, &[optional(number("max_wait_ms", u32::MAX as u64))]),
@@ -314,6 +316,10 @@ impl Call {
             }
             Kind::SessionForget => {
                 client.forget(session)?;
+                None
+            }
+            Kind::SessionMove => {
+                client.wait_for_move(session, self.text("to"), since).await?;
                 None
             }
             Kind::ClientStats => Some(Secret::new(client.stats()?)),

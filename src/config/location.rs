@@ -83,7 +83,8 @@ pub fn aside_of(url: &str) -> Option<PathBuf> {
     Some(directory.join("evergrant").join(super::short_hash(&[&without_password(url)])))
 }
 
-fn without_password(url: &str) -> String {
+/// Which store it is.
+pub(super) fn without_password(url: &str) -> String {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let (scheme, rest) = base.split_once("://").unwrap_or(("", base));
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -91,7 +92,8 @@ fn without_password(url: &str) -> String {
     let user = user.split_once(':').map_or(user, |(user, _)| user);
     let parameters =
         query.split('&').filter(|pair| !pair.starts_with("password=") && !pair.starts_with("sslpassword="));
-    format!("{scheme}://{user}@{host}{path}?{}", parameters.collect::<Vec<_>>().join("&"))
+    let shown = format!("{scheme}://{user}@{host}{path}?{}", parameters.collect::<Vec<_>>().join("&"));
+    shown.replace("://@", "://").trim_end_matches('?').to_owned()
 }
 
 /// One file per client_id: as it is where that is a plain file name, else percent-encoded, cut and hashed if long.

@@ -15,6 +15,7 @@ use crate::process::lock;
 use crate::process::tasks::{Wakers, wake_at};
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::store::aside::Aside;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use crate::sync::{ArcSwapOption, Instant, Mutex, MutexGuard};
 use crate::token::Life;
@@ -23,6 +24,7 @@ use crate::token::Life;
 pub struct Vault {
     /// The store.
     pub store: Arc<dyn Store>,
+    aside: Option<Aside>,
     slots: Mutex<HashMap<Key, Weak<Slot>>>,
     running: Mutex<HashSet<Id>>,
     /// An attempt of ours was left open: others must be able to learn of our end.
@@ -37,7 +39,23 @@ impl Drop for Vault {
 
 impl Vault {
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, slots: Mutex::default(), running: Mutex::default(), unsettled: AtomicBool::new(false) })
+        Self::with_aside(store, None)
+    }
+
+    /// What a store that has no place of its own for it leaves goes there.
+    pub fn with_aside(store: Arc<dyn Store>, aside: Option<Aside>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            aside,
+            slots: Mutex::default(),
+            running: Mutex::default(),
+            unsettled: AtomicBool::new(false),
+        })
+    }
+
+    /// Where this machine keeps what the store could not take, and what it has seen of it; `None`: nowhere.
+    pub fn aside(&self) -> Option<&Aside> {
+        self.store.aside().or(self.aside.as_ref())
     }
 
     /// The one slot of this session in this process.
@@ -95,8 +113,8 @@ pub struct Slot {
     pub key: Key,
     /// Changes when anything changes what a look into memory would answer.
     pub stamp: &'static AtomicU32,
-    /// 0 to 1023: this process's place in the session's early window.
-    pub jitter: i64,
+    /// 0 to 1023: this process's place among those that share the session.
+    pub process: i64,
     held: ArcSwapOption<Held>,
     renewing: AtomicBool,
     state: Mutex<SlotState>,
@@ -198,7 +216,7 @@ impl Reading {
 impl Held {
     /// `None` if there is nothing to serve. `read`: when its life was last measured against the clocks.
     pub fn new(record: Arc<Record>, uncommitted: bool, read: Reading) -> Option<Self> {
-        if record.state != State::Active || record.reason.is_some() {
+        if !matches!(record.state, State::Active | State::Moving) || record.reason.is_some() {
             return None;
         }
         let access_token = record.secrets.access_token.clone()?;
@@ -281,7 +299,7 @@ impl Slot {
         let process = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             stamp: stamp(hash),
-            jitter: ((hash ^ process) >> 20 & 1023) as i64,
+            process: ((hash ^ process) >> 20 & 1023) as i64,
             key,
             held: ArcSwapOption::empty(),
             renewing: AtomicBool::new(false),

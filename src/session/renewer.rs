@@ -13,8 +13,11 @@
 mod aside;
 mod caller;
 mod job;
+mod moves;
 mod revoke;
 mod words;
+
+pub use moves::Destination;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -176,7 +179,8 @@ impl Renewer {
     }
 
     fn fresh_until_ms(&self, slot: &Slot, held: &Held, now: Reading) -> Option<i64> {
-        let policy = Policy { jitter: slot.jitter, ..self.party.policy };
+        let jitter = protocol::place_in_window(held.record.grant, slot.process);
+        let policy = Policy { jitter, ..self.party.policy };
         held.fresh_until_ms(now, &policy, self.recheck_ms, slot.is_renewing())
     }
 
@@ -218,7 +222,10 @@ impl Renewer {
     /// Leaves a session, and has the server told; what it cannot be told now is told later.
     pub async fn sign_out(&self, slot: &Arc<Slot>, until: Instant) -> Result<()> {
         let left = self
-            .write(slot, "signed_out", |record, moment| Ok(protocol::sign_out(record, self.is_revocable(), moment)))?
+            .write(slot, "signed_out", |record, moment| {
+                check_here(&slot.key.session, record, true)?;
+                Ok(protocol::sign_out(record, self.is_revocable(), moment))
+            })?
             .is_some_and(|record| !record.secrets.to_revoke.is_empty());
         if !left {
             return Ok(());
@@ -236,7 +243,11 @@ impl Renewer {
 
     /// Erases a session here.
     pub fn forget(&self, slot: &Slot) -> Result<()> {
-        self.write(slot, "forgotten", |record, moment| Ok(protocol::forget(record, moment))).map(drop)
+        self.write(slot, "forgotten", |record, moment| {
+            check_here(&slot.key.session, record, false)?;
+            Ok(protocol::forget(record, moment))
+        })
+        .map(drop)
     }
 
     /// Loads, changes and writes a record until nobody has come in between. Returns the record as it stands then.
@@ -318,7 +329,8 @@ impl Renewer {
     pub fn decide(&self, slot: &Slot, record: Option<&Record>, now: &Now, want: &Want) -> Decision {
         let attempt = record.and_then(|record| record.attempt.as_ref());
         let seen = slot.seen();
-        let party = Party { policy: Policy { jitter: slot.jitter, ..self.party.policy }, ..self.party.clone() };
+        let jitter = record.map_or(0, |record| protocol::place_in_window(record.grant, slot.process));
+        let party = Party { policy: Policy { jitter, ..self.party.policy }, ..self.party.clone() };
         let read = Reading::now();
         let held = slot.held();
         let same = |held: &&Arc<Held>| {
@@ -440,6 +452,16 @@ pub fn http() -> Arc<Http> {
     match made {
         Ok(http) => http,
     }
+}
+
+/// What is on its way to another store cannot be left here; what is there can only be forgotten here.
+fn check_here(session: &str, record: Option<&Record>, and_signed_out: bool) -> Result<()> {
+    let Some(record) = record.filter(|record| record.is_away()) else { return Ok(()) };
+    let arrived = record.state == State::Moved;
+    if arrived && !and_signed_out {
+        return Ok(());
+    }
+    Err(words::away(session, arrived, record.moved.as_ref().map(|moved| &moved.place)))
 }
 
 fn random_id() -> Result<Id> {

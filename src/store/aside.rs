@@ -62,6 +62,8 @@ struct Whole {
 /// The directory of one store. It is made when it is first needed.
 pub struct Aside {
     directory: PathBuf,
+    /// Make what it is in, too.
+    in_home: bool,
     keys: Keys,
     /// New files since the last count.
     uncounted: AtomicUsize,
@@ -70,7 +72,22 @@ pub struct Aside {
 impl Aside {
     /// In this directory, sealed with the store's keys.
     pub fn new(directory: PathBuf, keys: Keys) -> Self {
-        Self { directory, keys, uncounted: AtomicUsize::new(UNCOUNTED) }
+        Self { directory, in_home: false, keys, uncounted: AtomicUsize::new(UNCOUNTED) }
+    }
+
+    /// In a home directory, where nothing may be yet.
+    pub fn in_home(directory: PathBuf, keys: Keys) -> Self {
+        Self { in_home: true, ..Self::new(directory, keys) }
+    }
+
+    fn make(&self) -> io::Result<()> {
+        if self.in_home
+            && let Some(parent) = self.directory.parent()
+            && !parent.exists()
+        {
+            builder().recursive(true).create(parent)?;
+        }
+        make_directory(&self.directory)
     }
 
     /// Where it is.
@@ -83,7 +100,7 @@ impl Aside {
     /// Keeps an answer until it is [settled](Self::settled). It outlives this process, and a power failure.
     pub fn keep(&self, key: &Key, pending: &Pending) -> io::Result<()> {
         let _inside = process::enter();
-        make_directory(&self.directory)?;
+        self.make()?;
         let path = self.path_of_pending(key, pending.sent.attempt);
         let sealed = self.seal("pending", key, pending)?;
         replace(&path, &sealed, |file| file.sync_all())?;
@@ -143,7 +160,7 @@ impl Aside {
         };
         let written = replace(&path, &sealed, &mut make_room);
         if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            make_directory(&self.directory)?;
+            self.make()?;
             make_directory(&directory)?;
             replace(&path, &sealed, &mut make_room)?;
         } else {
@@ -207,19 +224,26 @@ fn essence(record: &Record) -> Whole {
     };
     let Secrets { refresh_token, access_token, members, .. } = std::mem::take(&mut record.secrets);
     let secrets = match record.state {
-        State::Active | State::Ended => Secrets { refresh_token, access_token, members, ..Secrets::default() },
-        State::SignedOut | State::Forgotten => Secrets::default(),
+        State::Active | State::Ended | State::Moving => {
+            Secrets { refresh_token, access_token, members, ..Secrets::default() }
+        }
+        State::SignedOut | State::Forgotten | State::Moved => Secrets::default(),
     };
     Whole { version: record.version, record, secrets }
 }
 
-/// Makes a directory for this user only, if it is missing.
-fn make_directory(path: &Path) -> io::Result<()> {
+/// For this user only.
+fn builder() -> DirBuilder {
     #[cfg_attr(not(unix), allow(unused_mut))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(path) {
+    builder
+}
+
+/// Makes a directory for this user only, if it is missing.
+fn make_directory(path: &Path) -> io::Result<()> {
+    match builder().create(path) {
         Ok(()) => sync(path.parent().unwrap_or(path)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),

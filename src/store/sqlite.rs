@@ -21,13 +21,13 @@ use self::trouble::{DAMAGED, Failure};
 use super::aside::Aside;
 pub use super::files::canonical;
 use super::owner::Owners;
-use super::row::{Problem, Row, state_named};
+use super::row::{Problem, Row};
 use super::seal::Keys;
 use super::{Life, Listed, Now, Store, file_system, files, key_file};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::process::{self, AtFork};
-use crate::session::record::{Key, Owner, Record};
+use crate::session::record::{Key, Owner, Record, State};
 
 mod database;
 mod schema;
@@ -284,7 +284,7 @@ impl Store for SqliteStore {
                 .collect()
         })?;
         rows.into_iter()
-            .map(|(session, state, version, expires_at_ms)| match state_named(&state) {
+            .map(|(session, state, version, expires_at_ms)| match State::named(&state) {
                 Some(state) => Ok(Listed { session, state, version, expires_at_ms }),
                 None => Err(Failure::Said(Error::store(DAMAGED)).explain(self.path())),
             })

@@ -22,7 +22,13 @@ impl Renewer {
 
     /// Lets an answer that could not be committed outlive this process.
     pub(super) fn set_aside(&self, slot: &Slot, exchanged: &Exchanged) {
-        let (Some(aside), Outcome::Done(answer)) = (self.vault.store.aside(), &exchanged.outcome) else { return };
+        let Outcome::Done(answer) = &exchanged.outcome else { return };
+        let Some(aside) = self.vault.aside() else {
+            if !self.vault.store.is_local() {
+                self.warn_once("there is no home directory to keep answers in: set HOME or XDG_STATE_HOME");
+            }
+            return;
+        };
         let pending = Pending {
             sent: exchanged.sent.clone(),
             answer: (**answer).clone(),
@@ -30,19 +36,19 @@ impl Renewer {
             owner: self.party.owner.clone(),
             duration_ms: exchanged.duration.as_millis() as u64,
         };
-        self.warn_once(aside, aside.keep(&slot.key, &pending));
+        self.check_aside(aside, aside.keep(&slot.key, &pending));
     }
 
     /// The record shows this attempt's answer.
     pub(super) fn no_longer_aside(&self, slot: &Slot, attempt: Id) {
-        if let Some(aside) = self.vault.store.aside() {
+        if let Some(aside) = self.vault.aside() {
             aside.settled(&slot.key, attempt);
         }
     }
 
     /// Settles what is set aside of a session, if there is anything: the job to wait for.
     pub(super) fn start_settling(&self, slot: &Slot) -> Option<u64> {
-        let aside = self.vault.store.aside().filter(|_| self.config.renews)?;
+        let aside = self.vault.aside().filter(|_| self.config.renews)?;
         if !aside.pending(&slot.key).iter().any(|pending| self.is_left(pending)) {
             return None;
         }
@@ -56,7 +62,7 @@ impl Renewer {
     /// Commits, by the settle table, what others of this machine could not. Those who live do it themselves, except for
     /// the attempt that is about to be `taken`. Returns whether the record has changed.
     pub(super) fn settle_pending(&self, slot: &Slot, taken: Option<Id>) -> Result<bool> {
-        let Some(aside) = self.vault.store.aside().filter(|_| self.config.renews) else { return Ok(false) };
+        let Some(aside) = self.vault.aside().filter(|_| self.config.renews) else { return Ok(false) };
         let mut changed = false;
         for pending in aside.pending(&slot.key) {
             let attempt = pending.sent.attempt;
@@ -100,8 +106,8 @@ impl Renewer {
 
     /// Has this machine remember a record that was committed.
     pub(super) fn remember(&self, slot: &Slot, record: &Record) {
-        if let Some(aside) = self.vault.store.aside() {
-            self.warn_once(aside, aside.remember(&slot.key, record));
+        if let Some(aside) = self.vault.aside() {
+            self.check_aside(aside, aside.remember(&slot.key, record));
         }
     }
 
@@ -109,7 +115,7 @@ impl Renewer {
     /// for seen, and [`protocol::decide`] has it written back. A session that was left here is left again, and comes
     /// back as the tombstone that it is. `None`: somebody has written in between.
     pub(super) fn recall(&self, slot: &Slot, record: Record, now: &Now) -> Option<Record> {
-        let remembered = self.vault.store.aside().and_then(|aside| aside.recall(&slot.key));
+        let remembered = self.vault.aside().and_then(|aside| aside.recall(&slot.key));
         let lives = matches!(record.state, State::Active | State::Ended);
         let Some(seen) = remembered.filter(|seen| lives && seen.grant == record.grant) else { return Some(record) };
         let party = self.party_name();
@@ -117,6 +123,7 @@ impl Renewer {
         let left = match seen.state {
             State::SignedOut => protocol::sign_out(Some(&record), self.is_revocable(), &moment),
             State::Forgotten => protocol::forget(Some(&record), &moment),
+            State::Moving | State::Moved => protocol::moves::gone_again(&record, &seen, &moment),
             State::Active | State::Ended => {
                 if seen.generation > record.generation {
                     slot.publish(Some(&Arc::new(seen)), Reading::now());
@@ -140,20 +147,19 @@ impl Renewer {
 
     // ---- trouble
 
-    fn warn_once(&self, aside: &Aside, done: io::Result<()>) {
-        let Err(error) = done else { return };
+    fn check_aside(&self, aside: &Aside, done: io::Result<()>) {
+        if let Err(error) = done {
+            self.warn_once(&format!("{} cannot be written: {error}", aside.directory().display()));
+        }
+    }
+
+    fn warn_once(&self, what: &str) {
         if !self.warned_of_aside.swap(true, Ordering::Relaxed) {
             let message = format!(
-                "{} cannot be written: {error}; sessions work without it, but an answer that the store cannot take is \
-                 lost with its process, and a store that goes back in time is noticed by fewer",
-                aside.directory().display()
+                "{what}; sessions work without it, but an answer that the store cannot take is lost with its process, and \
+                 a store that goes back in time is noticed by fewer"
             );
-            self.events.push(Event {
-                session: None,
-                reason: Some("state_directory".to_owned()),
-                message: Some(message),
-                ..Event::new("store_warning", "")
-            });
+            self.events.push(Event::about_store("state_directory", message));
         }
     }
 }

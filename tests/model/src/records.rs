@@ -460,6 +460,7 @@ impl Records {
             Decision::Serve { early: Some(sends) } | Decision::Claim { sends } => Effect::Claim(sends as u8),
             Decision::Refuse(Refusal::SignIn { .. }) => Effect::SignIn,
             Decision::Refuse(Refusal::BackOff { .. }) => Effect::BackOff,
+            Decision::Refuse(Refusal::Away { .. }) => unreachable!("tests/protocol/moves.rs has the moves"),
             Decision::Write(next, Correction::RolledBack | Correction::DoubtEnded) => {
                 let step = (next.version - VERSION) as i16;
                 Effect::Write(self.number(*next), step)
