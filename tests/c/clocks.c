@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,4 +43,16 @@ int clock_gettime(clockid_t clock, struct timespec *now)
         now->tv_nsec = (ms - seconds * 1000) * 1000000 + now->tv_nsec % 1000000;
     }
     return failed;
+}
+
+/* Node's. */
+int gettimeofday(struct timeval *now, void *zone)
+{
+    struct timespec exact;
+    (void)zone;
+    if (clock_gettime(CLOCK_REALTIME, &exact) != 0)
+        return -1;
+    now->tv_sec = exact.tv_sec;
+    now->tv_usec = exact.tv_nsec / 1000;
+    return 0;
 }

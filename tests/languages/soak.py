@@ -5,9 +5,11 @@ node_modules with the package), and what tests/with-server.sh sets. --kill: kill
 
 A worker says "ready", reads the Unix time in milliseconds at which it has to end, and says at its end:
 
-    {"calls", "uses", "seen": {TOKEN: [calls, asked_ms, got_ms]}, "refused": [[TOKEN, got_ms, answered_ms, status]]}
+    {"calls", "uses", "seen": {TOKEN: [calls, asked_ms, got_ms, first_ms]},
+     "refused": [[TOKEN, got_ms, answered_ms, status]], "failed": [[at_ms, ERROR]]}
 
-asked_ms and got_ms are of the latest call that returned the token: just before it, and just after it.
+asked_ms and got_ms are of the latest call that returned the token: just before it, and just after it; first_ms is just
+after the first one. A status of -1 is no answer. ERROR has status, reason and message.
 """
 
 import argparse
@@ -152,7 +154,8 @@ def judge(name: str, report: dict[str, Any], ends: dict[str, int], whole: bool) 
     call, and for each that did between the call and the resource server, how many milliseconds it had had left.
     """
     during, after = 0, []
-    for token, (_, asked_ms, got_ms) in report["seen"].items():
+    assert not report["failed"], f"{name}: {len(report['failed'])} calls without a token: {report['failed'][:3]}"
+    for token, (_, asked_ms, got_ms, _) in report["seen"].items():
         assert token in ends, f"{name} has a token that the server did not issue"
         assert asked_ms < ends[token], f"{name} was given a token {asked_ms - ends[token]} ms after its end"
         during += got_ms >= ends[token]
@@ -219,4 +222,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ enum { MOST = 4096, EVERY = 8, LONGEST_PAUSE_MS = 60 };
 static struct {
     char token[256];
     int calls;
-    int64_t asked_ms, got_ms;
+    int64_t asked_ms, got_ms, first_ms;
 } seen[MOST];
 
 static struct {
@@ -27,7 +27,12 @@ static struct {
     int64_t got_ms, answered_ms;
 } refused[MOST];
 
-static int tokens, refusals;
+static struct {
+    char *error;
+    int64_t at_ms;
+} *failed;
+
+static int tokens, refusals, failures;
 static long calls, uses;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static evergrant_client *client;
@@ -60,15 +65,29 @@ static long note(const char *token, int64_t asked_ms, int64_t got_ms)
             die("token", "too many, or too long");
         i = tokens++;
         strcpy(seen[i].token, token);
+        seen[i].first_ms = got_ms;
     }
     seen[i].calls++;
     if (asked_ms > seen[i].asked_ms)
         seen[i].asked_ms = asked_ms;
     if (got_ms > seen[i].got_ms)
         seen[i].got_ms = got_ms;
+    if (got_ms < seen[i].first_ms)
+        seen[i].first_ms = got_ms;
     number = ++calls;
     pthread_mutex_unlock(&lock);
     return number;
+}
+
+static void note_failure(const char *error, int64_t at_ms)
+{
+    pthread_mutex_lock(&lock);
+    failed = realloc(failed, (size_t)(failures + 1) * sizeof *failed);
+    if (!failed || !(failed[failures].error = malloc(strlen(error) + 1)))
+        die("memory", "there is none");
+    strcpy(failed[failures].error, error);
+    failed[failures++].at_ms = at_ms;
+    pthread_mutex_unlock(&lock);
 }
 
 static void use(const char *token, int64_t got_ms)
@@ -98,11 +117,11 @@ static void *work(void *user)
         evergrant_error *error = NULL;
         char *token = NULL;
         if (evergrant_session_access_token(client, "soak", NULL, &token, &error) != EVERGRANT_STATUS_OK)
-            die("evergrant_session_access_token", evergrant_error_message(error));
-        got_ms = now_ms();
-        if (note(token, asked_ms, got_ms) % EVERY == 0)
+            note_failure(evergrant_error_json(error), now_ms());
+        else if (note(token, asked_ms, got_ms = now_ms()) % EVERY == 0)
             use(token, got_ms);
         evergrant_string_free(token);
+        evergrant_error_free(error);
         nanosleep(&pause, NULL);
     }
     return NULL;
@@ -113,12 +132,15 @@ static void report(void)
     int i;
     printf("{\"calls\":%ld,\"uses\":%ld,\"seen\":{", calls, uses);
     for (i = 0; i < tokens; i++)
-        printf("%s\"%s\":[%d,%" PRId64 ",%" PRId64 "]", i ? "," : "", seen[i].token, seen[i].calls, seen[i].asked_ms,
-               seen[i].got_ms);
+        printf("%s\"%s\":[%d,%" PRId64 ",%" PRId64 ",%" PRId64 "]", i ? "," : "", seen[i].token, seen[i].calls,
+               seen[i].asked_ms, seen[i].got_ms, seen[i].first_ms);
     printf("},\"refused\":[");
     for (i = 0; i < refusals; i++)
         printf("%s[\"%s\",%" PRId64 ",%" PRId64 ",%d]", i ? "," : "", refused[i].token, refused[i].got_ms,
                refused[i].answered_ms, refused[i].status);
+    printf("],\"failed\":[");
+    for (i = 0; i < failures; i++)
+        printf("%s[%" PRId64 ",%s]", i ? "," : "", failed[i].at_ms, failed[i].error);
     printf("]}\n");
 }
 

@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
-import { Client } from 'evergrant';
+import { Client, EvergrantError } from 'evergrant';
 
 const EVERY = 8;
 const LONGEST_PAUSE_MS = 60;
@@ -15,34 +15,53 @@ const camelCase = (key) => key.replace(/_(.)/g, (_, letter) => letter.toUpperCas
 const camelCased = (object) =>
   Object.fromEntries(Object.entries(object).map(([key, value]) => [camelCase(key), value]));
 
+async function use(token) {
+  try {
+    const answer = await fetch(resource, { headers: { authorization: `Bearer ${token}` } });
+    await answer.arrayBuffer();
+    return answer.status;
+  } catch {
+    return -1;
+  }
+}
+
 async function work(session, untilMs, report) {
   for (let askedMs; (askedMs = Date.now()) < untilMs; await sleep(Math.random() * LONGEST_PAUSE_MS)) {
-    const token = session.accessTokenNow() ?? (await session.accessToken());
+    let token;
+    try {
+      token = session.accessTokenNow() ?? (await session.accessToken());
+    } catch (error) {
+      if (!(error instanceof EvergrantError)) throw error;
+      report.failed.push([Date.now(), { status: error.status, reason: error.reason, message: error.message }]);
+      continue;
+    }
     const gotMs = Date.now();
-    const entry = (report.seen[token] ??= [0, 0, 0]);
+    const entry = (report.seen[token] ??= [0, 0, 0, gotMs]);
     entry[0] += 1;
     entry[1] = Math.max(entry[1], askedMs);
     entry[2] = Math.max(entry[2], gotMs);
     if (++report.calls % EVERY === 0) {
-      const answer = await fetch(resource, { headers: { authorization: `Bearer ${token}` } });
-      await answer.arrayBuffer();
+      const status = await use(token);
       report.uses += 1;
-      if (answer.status !== 200) report.refused.push([token, gotMs, Date.now(), answer.status]);
+      if (status !== 200) report.refused.push([token, gotMs, Date.now(), status]);
     }
   }
 }
 
 const merge = (reports) => {
   const seen = {};
-  for (const [token, [calls, askedMs, gotMs]] of reports.flatMap((report) => Object.entries(report.seen))) {
-    const entry = (seen[token] ??= [0, 0, 0]);
-    seen[token] = [entry[0] + calls, Math.max(entry[1], askedMs), Math.max(entry[2], gotMs)];
+  for (const [token, [calls, askedMs, gotMs, firstMs]] of reports.flatMap((report) => Object.entries(report.seen))) {
+    const entry = (seen[token] ??= [0, 0, 0, firstMs]);
+    seen[token] = [
+      entry[0] + calls, Math.max(entry[1], askedMs), Math.max(entry[2], gotMs), Math.min(entry[3], firstMs),
+    ];
   }
   return {
     calls: reports.reduce((sum, report) => sum + report.calls, 0),
     uses: reports.reduce((sum, report) => sum + report.uses, 0),
     seen,
     refused: reports.flatMap((report) => report.refused),
+    failed: reports.flatMap((report) => report.failed),
   };
 };
 
@@ -51,7 +70,7 @@ async function alone(tellReady, until) {
   const session = client.session('soak');
   await session.save(JSON.parse(first));
   tellReady();
-  const report = { calls: 0, uses: 0, seen: {}, refused: [] };
+  const report = { calls: 0, uses: 0, seen: {}, refused: [], failed: [] };
   await work(session, await until, report);
   await client.close({ maxWaitMs: 5000 });
   return report;

@@ -25,6 +25,7 @@ resource, config, first = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.a
 calls = uses = 0
 seen: dict[str, list[int]] = {}
 refused: list[list[object]] = []
+failed: list[list[object]] = []
 
 
 def now_ms() -> int:
@@ -34,9 +35,13 @@ def now_ms() -> int:
 def note(token: str, asked_ms: int, got_ms: int) -> bool:
     global calls
     calls += 1
-    number, asked, got = seen.get(token, (0, 0, 0))
-    seen[token] = [number + 1, max(asked, asked_ms), max(got, got_ms)]
+    number, asked, got, first = seen.get(token, (0, 0, 0, got_ms))
+    seen[token] = [number + 1, max(asked, asked_ms), max(got, got_ms), min(first, got_ms)]
     return calls % EVERY == 0
+
+
+def note_failure(error: evergrant.EvergrantError) -> None:
+    failed.append([now_ms(), {"status": error.status, "reason": error.reason, "message": str(error)}])
 
 
 def use(token: str, got_ms: int) -> None:
@@ -47,6 +52,8 @@ def use(token: str, got_ms: int) -> None:
             status = answer.status
     except urllib.error.HTTPError as error:
         status = error.code
+    except OSError:
+        status = -1
     uses += 1
     if status != 200:
         refused.append([token, got_ms, now_ms(), status])
@@ -58,19 +65,25 @@ def pause() -> float:
 
 def work(session: evergrant.Session, until_ms: int) -> None:
     while (asked_ms := now_ms()) < until_ms:
-        token = session.access_token()
-        got_ms = now_ms()
-        if note(token, asked_ms, got_ms):
-            use(token, got_ms)
+        try:
+            token = session.access_token()
+            got_ms = now_ms()
+            if note(token, asked_ms, got_ms):
+                use(token, got_ms)
+        except evergrant.EvergrantError as error:
+            note_failure(error)
         time.sleep(pause())
 
 
 async def awork(session: evergrant.Session, until_ms: int) -> None:
     while (asked_ms := now_ms()) < until_ms:
-        token = await session.aaccess_token()
-        got_ms = now_ms()
-        if note(token, asked_ms, got_ms):
-            await asyncio.to_thread(use, token, got_ms)
+        try:
+            token = await session.aaccess_token()
+            got_ms = now_ms()
+            if note(token, asked_ms, got_ms):
+                await asyncio.to_thread(use, token, got_ms)
+        except evergrant.EvergrantError as error:
+            note_failure(error)
         await asyncio.sleep(pause())
 
 
@@ -97,4 +110,4 @@ with evergrant.Client(**config) as client:
         greenlets(session, until_ms)
     else:
         work(session, until_ms)
-print(json.dumps({"calls": calls, "uses": uses, "seen": seen, "refused": refused}))
+print(json.dumps({"calls": calls, "uses": uses, "seen": seen, "refused": refused, "failed": failed}))
