@@ -157,7 +157,7 @@ uninstall: ## Remove what `make install` with the same variables has installed
 test: test-setup ## Test everything: the core, the C interface, the packages, real servers, real processes
 	$(CARGO) test --workspace
 	tests/concurrency.sh
-	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages
+	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages test-machines
 
 .PHONY: check
 check: test-setup dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation
@@ -212,6 +212,12 @@ test-node: test-setup dist test-server ## Test the Node packages, installed from
 test-languages: test-setup dist test-server ## Test C, Python and Node processes on one session, for three minutes
 	$(MAKE) --no-print-directory install $(STAGED)
 	$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT tests/languages/run.sh
+
+.PHONY: test-machines
+test-machines: test-setup dist test-server ## Test four machines on one session, undisturbed and in trouble, for three minutes
+	$(MAKE) --no-print-directory install $(STAGED)
+	$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT \
+		tests/machines/run.sh postgres 30 --trouble
 
 .PHONY: prove
 prove: test-setup dist test-server ## Show at length that nothing is lost: every order of steps, 14,000 kills, three languages; half an hour. PARTS=clocks runs one

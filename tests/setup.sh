@@ -16,6 +16,8 @@ need valgrind valgrind
 need bindfs bindfs
 need strace strace
 need openssl openssl
+need ip iproute2
+need socat socat
 need setpriv util-linux
 need pgbouncer pgbouncer
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"

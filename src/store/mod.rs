@@ -21,6 +21,8 @@ mod postgres;
 mod redis;
 mod row;
 pub mod seal;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod shared;
 #[cfg(test)]
 mod suite;
 
@@ -43,17 +45,21 @@ fn new_owner() -> Result<Owner> {
 
 /// Opens a store that several machines share. Connects nothing. `read_only`: for clients that never renew.
 pub fn open_shared(server: Server, url: &Secret, keys: Keys, read_only: bool) -> Result<Arc<dyn Store>> {
-    match server {
+    let store = match server {
         #[cfg(feature = "postgres")]
-        Server::Postgres => postgres::open(url, keys, read_only),
+        Server::Postgres => postgres::open(url, keys, read_only)?,
         #[cfg(feature = "redis")]
-        Server::Redis => redis::open(url, keys, read_only),
+        Server::Redis => redis::open(url, keys, read_only)?,
         #[cfg(not(all(feature = "postgres", feature = "redis")))]
         _ => {
             let _ = (url, keys, read_only);
-            Err(crate::Error::invalid(format!("this library was built without {server:?} stores")))
+            return Err(crate::Error::invalid(format!("this library was built without {server:?} stores")));
         }
-    }
+    };
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    return Ok(shared::Shared::new(store));
+    #[cfg(not(any(feature = "postgres", feature = "redis")))]
+    Ok(store)
 }
 
 /// The clock of every shared store: Unix time of the server that answers. It is one clock for all servers: after a

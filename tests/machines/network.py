@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,6 +51,7 @@ class Machine:
 
     def __init__(self, number: int, directory: Path, site: str, shim: Path, ahead_ms: int) -> None:
         self.name = f"machine-{number}"
+        self.on_it = ["ip", "netns", "exec", self.name]
         self.ahead_ms = ahead_ms
         self.link = f"link-{number}"
         self.site = urlsplit(site)
@@ -64,7 +66,6 @@ class Machine:
         run("ip", "-n", self.name, "link", "set", "eth0", "up")
         run("ip", "-n", self.name, "link", "set", "lo", "up")
         self.plug_in()
-        self.relay: subprocess.Popen[bytes] | None = None
         self.boot()
 
     def plug_in(self) -> None:
@@ -75,21 +76,21 @@ class Machine:
         run("ip", "link", "set", self.link, "down")
 
     def boot(self) -> None:
-        """The site is plain HTTP, which is for a loopback address only."""
+        """The site is plain HTTP, which is for a loopback address only. Returns when the servers can be reached."""
         assert self.site.port
-        if not self.relay:
-            self.relay = relay("127.0.0.1", self.site.port, SERVERS, ["ip", "netns", "exec", self.name])
+        self.relay = relay("127.0.0.1", self.site.port, SERVERS, self.on_it)
+        look = [*self.on_it, "socat", "-u", "OPEN:/dev/null", f"TCP:{SERVERS}:{self.site.port},connect-timeout=1"]
+        until = time.monotonic() + 60
+        while subprocess.run(look, stderr=subprocess.DEVNULL).returncode != 0:
+            assert time.monotonic() < until, f"{self.name} cannot reach the servers"
+            time.sleep(0.1)
 
     def halt(self) -> None:
-        """What the kernel has of connections ends with it, when its processes are gone too."""
-        if self.relay:
-            os.killpg(self.relay.pid, signal.SIGKILL)
-            self.relay.wait()
-            self.relay = None
+        os.killpg(self.relay.pid, signal.SIGKILL)
+        self.relay.wait()
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
-        on_it = ["ip", "netns", "exec", self.name, "unshare", "--uts"]
-        on_it += ["sh", "-c", 'hostname "$0" && exec "$@"', self.name]
+        on_it = [*self.on_it, "unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.name]
         if self.ahead_ms:
             on_it += ["env", f"LD_PRELOAD={self.shim}", f"EVERGRANT_TEST_CLOCKS={self.directory / 'clocks'}"]
         return subprocess.Popen(
