@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the benchmarks against an installed evergrant (found by pkg-config), runs them, prints one table.
-# Names of benchmarks as arguments run only these: memory renewal herd start sessions size python node.
+# Names of benchmarks as arguments run only these: memory renewal herd start sessions size stores python node.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,7 +15,7 @@ mkdir -p "$disk"
 
 unset EVERGRANT_LIBRARY PYTHONPATH # what is installed is measured
 
-[ $# != 0 ] || set -- memory renewal herd start sessions size python node
+[ $# != 0 ] || set -- memory renewal herd start sessions size stores python node
 
 libdir=$(pkg-config --variable=libdir evergrant)
 build() { # program, libraries
@@ -37,6 +37,7 @@ curl=$(pkg-config --cflags --libs libcurl)
 	build start-curl $curl
 	build start-empty
 	build sessions $ours
+	build stores $ours
 }
 
 at_server() { # command that runs tests/with-server.sh
@@ -106,6 +107,7 @@ for bench; do
 	start) start ;;
 	sessions) "$out/sessions" "$shm" ;;
 	size) size ;;
+	stores) at_server tests/with-server.sh "$python" "$here/stores.py" "$out/stores" "$disk" ;;
 	python) in_language "$python" "$here/python/hits.py" "$here/python/waits.py" ;;
 	node) in_language node "$here/node/hits.mjs" "$here/node/waits.mjs" ;;
 	*) echo "there is no benchmark $bench" >&2 && exit 1 ;;

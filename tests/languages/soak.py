@@ -55,9 +55,13 @@ class Worker:
     process: subprocess.Popen[str]
     killed_ms: int | None = None
 
-    def line(self) -> str:
+    def first_line(self) -> str:
+        """Empty if it has ended."""
         assert self.process.stdout
-        line = self.process.stdout.readline()
+        return self.process.stdout.readline()
+
+    def line(self) -> str:
+        line = self.first_line()
         assert line, f"{self.name} has ended with {self.process.wait()}"
         return line
 

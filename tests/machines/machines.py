@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,21 @@ class Fleet:
         }
         other = [("c", "4"), ("python", "asyncio"), ("node", "3"), ("python", "gevent")]
         language, way = other[self.machines.index(machine) % len(other)]
-        started = []
-        for kind, (*program, how) in [*sync.items(), (language, [*sync[language][:-1], way])]:
+        kinds = [*sync.items(), (language, [*sync[language][:-1], way])]
+
+        def begin(kind: str, program: list[str], how: str) -> Worker:
             self.started += 1
             name = f"{kind}-{machine.name}.{self.started}"
-            process = machine.start([*program, resource, json.dumps(self.config(name)), self.first, how])
-            started.append(Worker(name, process))
-        for worker in started:
-            assert worker.line() == "ready\n"
+            return Worker(name, machine.start([*program, resource, json.dumps(self.config(name)), self.first, how]))
+
+        started = [begin(kind, program, how) for kind, (*program, how) in kinds]
+        until = time.monotonic() + 120
+        for i, (kind, (*program, how)) in enumerate(kinds):
+            # One that cannot reach the store in time is started again, as its supervisor would.
+            while not (line := started[i].first_line()):
+                assert time.monotonic() < until, f"{started[i].name} does not start"
+                started[i] = begin(kind, program, how)
+            assert line == "ready\n"
         self.workers += started
         return started
 

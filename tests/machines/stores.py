@@ -1,6 +1,7 @@
 """The servers of shared stores, on the bridge."""
 
 import glob
+import os
 import shutil
 import signal
 import subprocess
@@ -20,10 +21,11 @@ class Postgres:
     PORT = 5432
     PASSWORD = "machines"
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = SERVERS, parent: Path | None = None) -> None:
+        self.address = address
         programs = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
         self.programs = Path(programs[-1])
-        self.directory = Path(tempfile.mkdtemp(prefix="evergrant-machines-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="evergrant-machines-", dir=parent))
         self.data = self.directory / "data"
         password = self.directory / "password"
         password.write_text(self.PASSWORD)
@@ -32,7 +34,7 @@ class Postgres:
         self._as_postgres(*initdb, "-D", str(self.data)).communicate()
         with (self.data / "pg_hba.conf").open("a") as rules:
             rules.write("host all all samenet scram-sha-256\n")
-        self.url = f"postgres://postgres:{self.PASSWORD}@{SERVERS}:{self.PORT}/postgres"
+        self.url = f"postgres://postgres:{self.PASSWORD}@{address}:{self.PORT}/postgres"
         self._start()
 
     def _as_postgres(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -42,7 +44,7 @@ class Postgres:
 
     def _start(self) -> None:
         settings = {
-            "listen_addresses": SERVERS,
+            "listen_addresses": self.address,
             "port": self.PORT,
             "unix_socket_directories": self.directory,
             "max_connections": 300,
@@ -54,10 +56,16 @@ class Postgres:
         arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
         self.server = self._as_postgres("postgres", "-D", str(self.data), *arguments)
         until = time.monotonic() + LIMIT_S
-        ready = [self.programs / "pg_isready", "-q", "-h", SERVERS, "-p", str(self.PORT)]
+        ready = [self.programs / "pg_isready", "-q", "-h", self.address, "-p", str(self.PORT)]
         while subprocess.run(ready).returncode != 0:
             assert time.monotonic() < until, (self.directory / "log").read_text()
             time.sleep(0.02)
+
+    def client(self, program: str, *arguments: str) -> str:
+        """What a program of PostgreSQL's says that works in this database."""
+        where = {"PGHOST": self.address, "PGPORT": str(self.PORT), "PGUSER": "postgres", "PGPASSWORD": self.PASSWORD}
+        command = [self.programs / program, *arguments]
+        return subprocess.run(command, env=os.environ | where, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def fail(self, away_s: float) -> None:
         """Stops it as "immediate" does, as a crash would, and starts it again after a while."""

@@ -56,7 +56,8 @@ class Day:
         self.workers_until_ms = until_ms + (RECOVERY_S + CALM_S) * 1000
         self.troubles: list[Trouble] = []
         self.long: tuple[Trouble, Callable[[], None], int] | None = None
-        self.ends: list[tuple[int, str]] = []
+        # Why the session has ended, by the version of its record.
+        self.ends: dict[int, str] = {}
         # Of no machine: it looks at the session and signs in, and never asks for a token.
         self.client = evergrant.Client(**(fleet.config("driver") | {"max_wait_ms": 60_000}))
         self.session = self.client.session("soak")
@@ -81,8 +82,8 @@ class Day:
     def sign_in_again(self) -> None:
         shown = self.session.describe()
         if shown["state"] == "ended":
+            self.ends[shown["version"]] = shown["reason"]
             self.session.save({"refresh_token": control("/sign_in", {"client_id": "client"})["refresh_token"]})
-            self.ends.append((now_ms(), shown["reason"]))
 
     def end_long(self) -> None:
         assert self.long
@@ -190,11 +191,11 @@ def run(fleet: "Fleet", store: Any, seconds: int) -> None:
     reports = fleet.reports()
     killed = {worker.name: worker.killed_ms for worker in fleet.workers if worker.killed_ms}
     log = control("/log?endpoint=token&raw=1")
-    lost = verdict.judge(log, day.troubles, killed, reports, [at_ms for at_ms, _ in day.ends], calm_ms)
+    lost = verdict.judge(log, day.troubles, killed, reports, len(day.ends), calm_ms)
     table(day, lost)
     failed = Counter(error["status"] for report in reports.values() for _, error in report["failed"])
     calls = sum(report["calls"] for report in reports.values())
-    reasons = Counter(reason for _, reason in day.ends)
+    reasons = Counter(day.ends.values())
     print(
         f"{len(day.troubles)} troubles of 4 machines in {seconds} s: {len(log)} requests, {len(lost)} losses, all explained "
         f"({', '.join(f'{count} {case}' for case, count in Counter(lost).items()) or 'none'}; "

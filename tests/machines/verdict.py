@@ -17,7 +17,7 @@ def judge(
     troubles: list["Trouble"],
     killed: dict[str, int],
     reports: dict[str, dict[str, Any]],
-    ends_ms: list[int],
+    ends: int,
     calm_ms: int,
 ) -> list[str]:
     """The case of each loss."""
@@ -30,8 +30,8 @@ def judge(
         if reuse:
             lost.append(explain(entries, reuse, troubles, killed, reports))
             revoked_ms[family] = reuse["processed_ms"]
-    assert len(lost) == len(ends_ms) == len(families) - 1, (
-        f"{len(families)} sign-ins, {len(lost)} families revoked, the session has ended {len(ends_ms)} times"
+    assert len(lost) == ends == len(families) - 1, (
+        f"{len(families)} sign-ins, {len(lost)} families revoked, the session has ended {ends} times"
     )
     issued = {entry["issued_access_token"]: entry for entry in log if entry["issued_access_token"]}
     for name, report in reports.items():
