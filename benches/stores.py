@@ -1,7 +1,7 @@
-"""Renewals and token() reads per second of 1 to 8 processes on one store, a session each, beside what the store itself can.
+"""Renewals and reads of 1 to 8 processes on one store per second, a session each, beside what the store itself can.
 
-Arguments: the program (stores.c), a directory on a real disk. Prints rows as table.awk reads them. The store's own limit
-is pgbench's, with as many clients, each on a row of its own of a record's size: for a renewal its two reads and its two
+Arguments: the program (stores.c), a directory on a real disk. Prints rows as table.awk reads them. The store's own limit is
+pgbench's, with as many clients, each on a row of its own of a record's size: for a renewal its two reads and its two
 durable writes, without the exchange; for token() one read.
 """
 
@@ -33,7 +33,8 @@ def ours(program: str, store: str, what: str, processes: int) -> float:
         for number in range(processes)
     ]
     for process in started:
-        assert process.stdout and process.stdout.readline() == "ready\n"
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
     begin = time.monotonic() + 0.2
     # All know it before it comes.
     for process in started:
@@ -74,7 +75,10 @@ def main() -> None:
         server.client(
             "psql",
             *("-q", "-c", "CREATE TABLE bench (id int PRIMARY KEY, version bigint NOT NULL, record bytea NOT NULL)"),
-            *("-c", f"INSERT INTO bench SELECT n, 0, repeat('x', {RECORD_BYTES})::bytea FROM generate_series(0, 7) AS n"),
+            *(
+                "-c",
+                f"INSERT INTO bench SELECT n, 0, repeat('x', {RECORD_BYTES})::bytea FROM generate_series(0, 7) AS n",
+            ),
         )
         measure(program, "postgres", server.url, lambda what, processes: pgbench(server, what, processes))
     finally:

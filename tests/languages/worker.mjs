@@ -32,7 +32,8 @@ async function work(session, untilMs, report) {
       token = session.accessTokenNow() ?? (await session.accessToken());
     } catch (error) {
       if (!(error instanceof EvergrantError)) throw error;
-      report.failed.push([Date.now(), { status: error.status, reason: error.reason, message: error.message }]);
+      const status = error.code.replace('EVERGRANT_', '');
+      report.failed.push([Date.now(), { status, reason: error.reason, message: error.message }]);
       continue;
     }
     const gotMs = Date.now();

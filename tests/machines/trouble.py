@@ -5,6 +5,7 @@ process that waits for it. A session that is lost is signed in again; verdict.py
 """
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -191,6 +192,9 @@ def run(fleet: "Fleet", store: Any, seconds: int) -> None:
     reports = fleet.reports()
     killed = {worker.name: worker.killed_ms for worker in fleet.workers if worker.killed_ms}
     log = control("/log?endpoint=token&raw=1")
+    # For whoever has to find out why.
+    seen = {"log": log, "troubles": [vars(trouble) for trouble in day.troubles], "killed": killed, "reports": reports}
+    (fleet.programs / "seen.json").write_text(json.dumps(seen | {"ends": day.ends, "calm_ms": calm_ms}))
     lost = verdict.judge(log, day.troubles, killed, reports, len(day.ends), calm_ms)
     table(day, lost)
     failed = Counter(error["status"] for report in reports.values() for _, error in report["failed"])
