@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "machines"))
 
 import stores
 
-SECONDS = 3
+SECONDS = 2
 ROUNDS = 3
 PROCESSES = [1, 2, 4, 8]
 RECORD_BYTES = 2000

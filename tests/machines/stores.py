@@ -1,4 +1,6 @@
-"""The servers of shared stores, on the bridge."""
+"""The servers of shared stores, on the bridge: `url` is the key "store" for all machines, `fail()` breaks the server and
+repairs it after a while (a promoted replica takes its address), `end()` leaves nothing behind.
+"""
 
 import glob
 import os
