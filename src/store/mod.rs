@@ -57,7 +57,7 @@ pub fn open_shared(server: Server, url: &Secret, keys: Keys, read_only: bool) ->
         }
     };
     #[cfg(any(feature = "postgres", feature = "redis"))]
-    return Ok(shared::Shared::new(store));
+    return Ok(Arc::new(shared::Shared::new(store)));
     #[cfg(not(any(feature = "postgres", feature = "redis")))]
     Ok(store)
 }

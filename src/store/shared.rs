@@ -27,12 +27,12 @@ struct Ahead {
 }
 
 impl Shared {
-    pub fn new(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    pub fn new(store: Arc<dyn Store>) -> Self {
         Self::with_clock(store, clock::wall_ms)
     }
 
-    fn with_clock(store: Arc<dyn Store>, wall_ms: fn() -> i64) -> Arc<dyn Store> {
-        Arc::new(Self { store, wall_ms, ahead: Mutex::default() })
+    fn with_clock(store: Arc<dyn Store>, wall_ms: fn() -> i64) -> Self {
+        Self { store, wall_ms, ahead: Mutex::default() }
     }
 }
 
