@@ -107,9 +107,17 @@ impl Failed {
         matches!(self, Failed::Said(error) if code(error).as_deref() == Some("NOPERM"))
     }
 
-    /// The server did nothing: it is no master any more, or not yet.
+    /// The server did nothing, since it is no master any more.
     pub fn is_unwritten(&self) -> bool {
-        matches!(self, Failed::Said(error) if matches!(code(error).as_deref(), Some("READONLY" | "LOADING" | "MASTERDOWN")))
+        matches!(self, Failed::Said(error) if code(error).as_deref() == Some("READONLY"))
+    }
+
+    /// The server did nothing, since this node of its cluster has the keys.
+    pub fn moved_to(&self) -> Option<(String, u16)> {
+        let Failed::Said(error) = self else { return None };
+        let (host, port) =
+            error.detail().filter(|_| error.code() == Some("MOVED"))?.split_once(' ')?.1.rsplit_once(':')?;
+        Some((Some(host.to_owned()).filter(|host| !host.is_empty())?, port.parse().ok()?))
     }
 }
 
