@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 #[path = "redis_server.rs"]
 mod redis_server;
+#[allow(unused_imports)] // As above.
 pub use redis_server::{Redis, SAFE};
 
 /// The password of the user "postgres"; it must be percent-encoded in a URL, and must not be in any error.
