@@ -27,7 +27,7 @@ use crate::store::Warning;
 use crate::store::pool::{Connect, Trouble, within};
 
 /// How long a write waits for one replica to have it.
-const REPLICA: Duration = Duration::from_millis(500);
+const REPLICA: Duration = Duration::from_secs(1);
 
 /// What all connections of one store share.
 pub struct Common {
@@ -178,8 +178,7 @@ impl Connector {
 
     /// After a write, whose answer was followed by `replication`: waits until a replica has it too, if there is one.
     pub fn replicate(&self, connection: &mut Connection, replication: RedisResult<Value>) {
-        let replicas = replication.map(|value| Info::of(&value).number("connected_slaves"));
-        if !matches!(replicas, Ok(Some(1..))) {
+        if !replication.is_ok_and(|value| Info::of(&value).has_replica()) {
             return;
         }
         let mut wait = cmd("WAIT");
@@ -188,10 +187,10 @@ impl Connector {
         let confirmed = connection.query(Instant::now() + REPLICA * 2, &wait);
         if !matches!(confirmed, Ok(Value::Int(1..)) | Err(_)) {
             self.common.warn(format!(
-                "{} has replicas, but none has confirmed a write in {} ms: if one of them takes over now, the last \
+                "{} has replicas, but none has confirmed a write in {} s: if one of them takes over now, the last \
                  renewals may be lost, and users have to sign in again.",
                 self.name,
-                REPLICA.as_millis()
+                REPLICA.as_secs()
             ));
         }
     }
@@ -281,5 +280,9 @@ impl Info {
 
     pub fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
+    }
+    /// One that follows: one that is still being filled says nothing yet.
+    fn has_replica(&self) -> bool {
+        self.0.iter().any(|(name, value)| name.starts_with("slave") && value.contains("state=online"))
     }
 }
