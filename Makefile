@@ -156,6 +156,7 @@ uninstall: ## Remove what `make install` with the same variables has installed
 .PHONY: test
 test: test-setup ## Test everything: the core, the C interface, the packages, real servers, real processes
 	$(CARGO) test --workspace
+	tests/concurrency.sh
 	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages
 
 .PHONY: check

@@ -466,6 +466,21 @@ evergrant_status evergrant_session_forget(const evergrant_client *client,
                                           evergrant_error **error_out);
 
 /**
+ * Moves a session to another store, sealed anew there. Waits for an open renewal, at most `max_wait_ms` of the
+ * configuration. At no moment do two stores both believe that they hold the session's refresh token; after a crash, or a
+ * store that could not be reached, the same call goes on where it stopped, and the call the other way round takes it back.
+ *
+ * @param session  The session's name. It keeps it.
+ * @param to_json  Where to: `store`, and where needed `encryption_key` (or `_file`, `_env`) and `namespace`, as in the
+ *                 configuration. There must be no other active session of this name there.
+ */
+EVERGRANT_API
+evergrant_status evergrant_session_move(const evergrant_client *client,
+                                        const char *session,
+                                        const char *to_json,
+                                        evergrant_error **error_out);
+
+/**
  * Starts a sign-in with an authorization code and PKCE (RFC 6749 section 4.1, RFC 7636). Send the user to
  * `authorization_url`; keep the whole answer, secretly, for evergrant_sign_in_finish().
  *

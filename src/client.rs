@@ -3,13 +3,12 @@
 use std::fmt;
 use std::mem;
 use std::path::Path;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::config::{Config, Server, StoreLocation, short_hash};
+use crate::config::{Config, Server, StoreLocation, aside_of, short_hash};
 use crate::error::{Error, Result, Status};
 use crate::oauth::{self, Deadline, Outcome, endpoints};
 use crate::process;
@@ -17,13 +16,16 @@ use crate::process::tasks::block_on;
 use crate::secret::Secret;
 use crate::session::cache::{Held, Vault};
 use crate::session::protocol::Want;
-use crate::session::renewer::{self, Renewer};
+use crate::session::renewer::{self, Destination, Renewer};
 use crate::session::report;
 use crate::store;
+use crate::store::aside::Aside;
 use crate::store::memory::MemoryStore;
 use crate::store::seal::Keys;
 #[cfg(unix)]
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
+use crate::sync::Instant;
+use crate::sync::atomic::AtomicU32;
 use crate::token::{Answer, Members};
 
 /// The refresh-token flow itself, once; nothing is stored (RFC 6749 §6).
@@ -317,6 +319,27 @@ impl Client {
         renewer.sign_out(&renewer.slot(checked(session)?), since + self.config.max_wait).await
     }
 
+    /// Moves the session to the store that `to_json` names (`store`, and where needed its `encryption_key` and
+    /// `namespace`): never do two stores both believe that they hold its refresh token.
+    pub fn move_session(&self, session: &str, to_json: &str) -> Result<()> {
+        block_on(self.wait_for_move(session, to_json, Instant::now()))
+    }
+
+    pub(crate) async fn wait_for_move(&self, session: &str, to_json: &str, since: Instant) -> Result<()> {
+        let renewer = self.renewer()?;
+        let slot = renewer.slot(checked(session)?);
+        let config = self.config.with_store(to_json)?;
+        let place = config.place();
+        if !config.renews {
+            return Err(Error::invalid("this client has renews: false: it changes no store"));
+        }
+        if place == self.config.place() {
+            return Err(Error::invalid("to_json: the session is there already"));
+        }
+        let to = Destination { vault: open_vault(&config)?, place };
+        renewer.move_session(&slot, &to, since + self.config.max_wait).await
+    }
+
     /// Erases the session here only.
     pub fn forget(&self, session: &str) -> Result<()> {
         let renewer = self.renewer()?;
@@ -423,7 +446,10 @@ fn open_shared(config: &Config, server: Server, url: &Secret) -> Result<Arc<Vaul
     // Its URL may have a password, and this name is kept.
     let url_hash = short_hash(&[url.expose()]);
     let name = (Path::new("shared").join(url_hash), format!("{:?} {}", keys.ids(), !config.renews));
-    process::runtime().shared(name, || Ok(Vault::new(store::open_shared(server, url, keys, !config.renews)?)))
+    process::runtime().shared(name, || {
+        let aside = aside_of(url.expose()).map(|directory| Aside::in_home(directory, keys.clone()));
+        Ok(Vault::with_aside(store::open_shared(server, url, keys, !config.renews)?, aside))
+    })
 }
 
 #[cfg(unix)]

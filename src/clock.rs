@@ -7,13 +7,16 @@
 //! | monotonic (stops in suspend) | attempts and back-offs of a local store: comparable between processes of one boot |
 //! | [`std::time::Instant`] | waits inside one process |
 
-#[cfg(unix)]
+#[cfg(feature = "shuttle")]
+pub use crate::sync::clock::{boot_ms, monotonic_coarse_ms, monotonic_ms, wall_coarse_ms, wall_ms};
+
+#[cfg(all(unix, not(feature = "shuttle")))]
 pub use unix::{boot_ms, monotonic_coarse_ms, monotonic_ms, wall_coarse_ms, wall_ms};
 
-#[cfg(not(unix))]
+#[cfg(not(any(unix, feature = "shuttle")))]
 pub use other::{boot_ms, monotonic_coarse_ms, monotonic_ms, wall_coarse_ms, wall_ms};
 
-#[cfg(unix)]
+#[cfg(all(unix, not(feature = "shuttle")))]
 mod unix {
     use std::sync::OnceLock;
 
@@ -71,7 +74,7 @@ mod unix {
 }
 
 /// Only what the standard library has: good within one process.
-#[cfg(not(unix))]
+#[cfg(not(any(unix, feature = "shuttle")))]
 mod other {
     use std::sync::OnceLock;
     use std::time::{Instant, SystemTime, UNIX_EPOCH};

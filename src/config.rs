@@ -16,8 +16,10 @@ use zeroize::Zeroizing;
 
 use crate::error::Result;
 use crate::secret::Secret;
+use crate::session::record::Place;
 
 pub use keys::{KEYS, Key, Kind};
+pub use location::aside_of;
 
 /// A client's configuration, checked.
 #[derive(Clone)]
@@ -182,9 +184,30 @@ impl Config {
         build::config(json)
     }
 
+    /// The same client with sessions kept elsewhere: of `json`, only `store`, its keys and `namespace` are allowed.
+    pub fn with_store(&self, json: &str) -> Result<Self> {
+        build::with_store(self, json)
+    }
+
+    /// Where its sessions are.
+    pub fn place(&self) -> Place {
+        Place { store: self.store.to_string(), namespace: self.namespace.clone() }
+    }
+
     /// Reads the request of [`crate::refresh`]: a configuration plus `refresh_token`.
     pub fn from_refresh_request(json: &str) -> Result<(Self, Secret)> {
         build::refresh_request(json)
+    }
+}
+
+/// Without secrets.
+impl fmt::Display for StoreLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreLocation::Memory => f.write_str("memory:"),
+            StoreLocation::Sqlite { path, .. } => write!(f, "sqlite:{}", path.display()),
+            StoreLocation::Shared { url, .. } => f.write_str(&location::without_password(url.expose())),
+        }
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! See the README for the C, Python and Node faces, and `docs/` for the renewal protocol and its guarantees.
 
+// Much of the library is not simulated.
+#![cfg_attr(feature = "shuttle", allow(missing_docs, unreachable_code, unused))]
+
 pub mod client;
 pub mod config;
 pub mod error;
@@ -14,12 +17,19 @@ pub mod token;
 
 mod clock;
 mod host;
+mod sync;
 // There is no fork where there is no Unix.
 #[cfg_attr(not(unix), allow(dead_code))]
 mod process;
 
 #[cfg(feature = "capi")]
 pub mod capi;
+
+#[cfg(feature = "shuttle")]
+#[path = "../tests/concurrency/mod.rs"]
+mod concurrency;
+#[cfg(all(feature = "shuttle", not(test)))]
+compile_error!("the feature \"shuttle\" is for tests/concurrency.sh alone");
 
 pub use client::{Client, is_rejection, json_member, refresh};
 pub use error::{Error, Result, Status};

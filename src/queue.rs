@@ -1,9 +1,9 @@
 //! Calls that need no thread of the host: submitted, carried by the library's threads, their results taken from a queue.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -13,6 +13,7 @@ use crate::error::{Error, Result, Status};
 use crate::process::tasks::{self, Wakers, block_on, wake_at};
 use crate::process::{self, lock};
 use crate::secret::Secret;
+use crate::sync::{Instant, Mutex};
 use crate::token::Members;
 
 /// Results of calls. One queue serves any number of clients, in the process that opened it.
@@ -178,6 +179,7 @@ enum Kind {
     SessionIntrospect,
     SessionSignOut,
     SessionForget,
+    SessionMove,
     ClientStats,
     ClientEvents,
     ClientClose,
@@ -231,6 +233,7 @@ const CALLS: &[(&str, Kind, &[Member])] = &[
     ("session_introspect", Kind::SessionIntrospect, &[text("session")]),
     ("session_sign_out", Kind::SessionSignOut, &[text("session")]),
     ("session_forget", Kind::SessionForget, &[text("session")]),
+    ("session_move", Kind::SessionMove, &[text("session"), object("to")]),
     ("client_stats", Kind::ClientStats, &[]),
     ("client_events", Kind::ClientEvents, &[number("after", u64::MAX), number("max_wait_ms", u32::MAX as u64)]),
     ("client_close", Kind::ClientClose, &[optional(number("max_wait_ms", u32::MAX as u64))]),
@@ -313,6 +316,10 @@ impl Call {
             }
             Kind::SessionForget => {
                 client.forget(session)?;
+                None
+            }
+            Kind::SessionMove => {
+                client.wait_for_move(session, self.text("to"), since).await?;
                 None
             }
             Kind::ClientStats => Some(Secret::new(client.stats()?)),

@@ -47,7 +47,7 @@ pub struct Life {
 }
 
 /// A success answer of the token endpoint, or one given to `save`, taken apart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Answer {
     /// The (rotated) refresh token, if there is one.
     pub refresh_token: Option<Secret>,

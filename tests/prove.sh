@@ -49,6 +49,8 @@ mkdir -p build/prove
 printf '%-7s %-24s %-14s %-10s %6s  %s\n' '' part done seed time 'what came of it'
 part model cargo run --quiet -p evergrant-model -- large
 part mutations cargo run --quiet -p evergrant-model -- mutations
+part concurrency tests/concurrency.sh "${EVERGRANT_SCHEDULES:-10000}"
+part concurrency-mutations tests/concurrency.sh mutations
 part kills-with-grace processes crash::kill_9_at_any_moment
 part kills-strict processes crash::kill_9_loses_a_session_only
 part replays-with-grace processes crash::kill_9_during_a_replay_loses_nothing

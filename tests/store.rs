@@ -41,6 +41,8 @@ fn record(version: i64, generation: u64) -> Record {
         known: Known::default(),
         history: Vec::new(),
         signature_mismatch: false,
+        moved: None,
+        arrived: Vec::new(),
         delete_after_ms: None,
         others: Default::default(),
         secrets: Secrets { refresh_token: Some(Secret::new("x".repeat(900))), ..Default::default() },

@@ -126,6 +126,12 @@ export class Session {
   forget(options?: WaitOptions): Promise<void>;
 
   /**
+   * Moves the session to another store. At no moment do two stores both believe that they hold its refresh token. After
+   * a crash the same call goes on where it stopped; the call the other way round takes it back.
+   */
+  move(to: Destination, options?: WaitOptions): Promise<void>;
+
+  /**
    * Whether the access token may be sent to this URL: its origin (RFC 6454) is one of `origins` in the configuration;
    * without that key, that of `siteUrl` or of the token's `instance_url`; and where there is neither, that of the first
    * URL that was allowed for this object.
@@ -226,6 +232,7 @@ export type Reason =
   | 'used_elsewhere_or_revoked'
   | 'signed_out'
   | 'lost_reply'
+  | 'state_directory'
   | 'store_rolled_back'
   | 'client_refused'
   | 'server_unavailable'
@@ -256,6 +263,10 @@ export interface TokenAnswer {
   scope?: string;
   [member: string]: unknown;
 }
+
+/** Where sessions are kept: these keys of the configuration. */
+export type Destination = Required<Pick<Configuration, 'store'>> &
+  Pick<Configuration, 'namespace' | 'encryptionKey' | 'encryptionKeyFile' | 'encryptionKeyEnv'>;
 
 export interface WaitOptions {
   /**

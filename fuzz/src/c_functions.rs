@@ -126,6 +126,12 @@ unsafe extern "C" {
         session: *const c_char,
         error: Out<evergrant_error>,
     ) -> i32;
+    fn evergrant_session_move(
+        client: *const evergrant_client,
+        session: *const c_char,
+        to: *const c_char,
+        error: Out<evergrant_error>,
+    ) -> i32;
     fn evergrant_sign_in_start(
         client: *const evergrant_client,
         request: *const c_char,
@@ -165,7 +171,7 @@ unsafe extern "C" {
 }
 
 /// How many there are for the first byte.
-pub const CHOICES: u8 = 24;
+pub const CHOICES: u8 = 25;
 
 const TOKEN: &CStr =
     c"{\"refresh_token\": \"canary-refresh-token\", \"access_token\": \"access-token\", \"expires_in\": 600}";
@@ -295,6 +301,7 @@ unsafe fn call(function: u8, number: u32, canary: bool, client: &Client, argumen
                 assert!((0..10).contains(&evergrant_client_close(handle, 0)));
                 evergrant_session_describe(handle, a.string(), out, error)
             }
+            23 => evergrant_session_move(handle, a.string(), a.string(), error),
             _ => {
                 let mut queue = null_mut();
                 assert_eq!(evergrant_queue_open(&mut queue, null_mut(), null_mut()), 0);
@@ -308,7 +315,7 @@ unsafe fn call(function: u8, number: u32, canary: bool, client: &Client, argumen
             }
         }
     };
-    let writes = !matches!(function % CHOICES, 3 | 8 | 9 | 13 | 14);
+    let writes = !matches!(function % CHOICES, 3 | 8 | 9 | 13 | 14 | 23);
     results.check(status, writes, canary);
 }
 

@@ -41,6 +41,8 @@ pub(super) fn record(version: i64, generation: u64, refresh_token: &str) -> Reco
         known: Known::default(),
         history: Vec::new(),
         signature_mismatch: false,
+        moved: None,
+        arrived: Vec::new(),
         delete_after_ms: None,
         others: Default::default(),
         secrets: Secrets { refresh_token: Some(Secret::new(refresh_token)), ..Default::default() },

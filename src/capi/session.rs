@@ -278,3 +278,22 @@ pub unsafe extern "C" fn evergrant_session_forget(
     let session = unsafe { Text::new("session", session) };
     guard(error_out, || argument::client(client)?.forget(session.required()?))
 }
+
+/// Moves a session to another store, sealed anew there. Waits for an open renewal, at most `max_wait_ms` of the
+/// configuration. At no moment do two stores both believe that they hold the session's refresh token; after a crash, or a
+/// store that could not be reached, the same call goes on where it stopped, and the call the other way round takes it back.
+///
+/// @param session  The session's name. It keeps it.
+/// @param to_json  Where to: `store`, and where needed `encryption_key` (or `_file`, `_env`) and `namespace`, as in the
+///                 configuration. There must be no other active session of this name there.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn evergrant_session_move(
+    client: Option<&evergrant_client>,
+    session: *const c_char,
+    to_json: *const c_char,
+    error_out: Option<&mut MaybeUninit<*mut evergrant_error>>,
+) -> evergrant_status {
+    // SAFETY: C strings or NULL.
+    let (session, to) = unsafe { (Text::new("session", session), Text::new("to_json", to_json)) };
+    guard(error_out, || argument::client(client)?.move_session(session.required()?, to.required()?))
+}

@@ -49,6 +49,23 @@ pub(super) fn refresh_request(json: &str) -> Result<(Config, Secret)> {
     Ok((from_settings(&follow_file(settings)?)?, refresh_token))
 }
 
+pub(super) fn with_store(config: &Config, json: &str) -> Result<Config> {
+    const KEYS: [&str; 5] = ["store", "namespace", "encryption_key", "encryption_key_file", "encryption_key_env"];
+    let settings = Settings::parse("to_json", json, &[])?;
+    if let Some(other) = settings.names().find(|name| !KEYS.contains(name)) {
+        return Err(wrong(other, format_args!("to_json takes {} only", KEYS.join(", "))));
+    }
+    if !settings.has("store") {
+        return Err(wrong("store", "it is missing: where is the session to go?"));
+    }
+    let store = location::store(&settings, &config.registration.client_id)?;
+    if store == StoreLocation::Memory {
+        return Err(wrong("store", "a session that goes to \"memory:\" would be lost"));
+    }
+    let namespace = settings.text("namespace").map_or_else(|| config.namespace.clone(), str::to_owned);
+    Ok(Config { store, namespace, encryption_keys: encryption_keys(&settings)?, ..config.clone() })
+}
+
 /// Replaces `config_file` by what is in it. Relative paths in a file are relative to the file's directory.
 fn follow_file(settings: Settings) -> Result<Settings> {
     const KEY: &str = "config_file";

@@ -76,6 +76,26 @@ fn state_directory(environment: Environment<'_>) -> Option<PathBuf> {
     }
 }
 
+/// Where this machine keeps what belongs to a store that it shares with others ([`crate::store::aside`]); `None`: there
+/// is no home directory. A new password is no new store.
+pub fn aside_of(url: &str) -> Option<PathBuf> {
+    let directory = state_directory(&|name| std::env::var_os(name).map(PathBuf::from))?;
+    Some(directory.join("evergrant").join(super::short_hash(&[&without_password(url)])))
+}
+
+/// Which store it is.
+pub(super) fn without_password(url: &str) -> String {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let (scheme, rest) = base.split_once("://").unwrap_or(("", base));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let user = user.split_once(':').map_or(user, |(user, _)| user);
+    let parameters =
+        query.split('&').filter(|pair| !pair.starts_with("password=") && !pair.starts_with("sslpassword="));
+    let shown = format!("{scheme}://{user}@{host}{path}?{}", parameters.collect::<Vec<_>>().join("&"));
+    shown.replace("://@", "://").trim_end_matches('?').to_owned()
+}
+
 /// One file per client_id: as it is where that is a plain file name, else percent-encoded, cut and hashed if long.
 fn file_name(client_id: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -108,6 +128,19 @@ mod tests {
         let long = "x".repeat(500);
         assert!(file_name(&long).len() < 110);
         assert_ne!(file_name(&long), file_name(&format!("{long}y")));
+    }
+
+    #[test]
+    fn a_shared_store_is_the_same_under_a_new_password() {
+        let same = "postgres://u@h:5432/d?sslmode=require";
+        for url in ["postgres://u:p@h:5432/d?sslmode=require", "postgres://u:a@b:c@h:5432/d?sslmode=require&password=x"]
+        {
+            assert_eq!(without_password(url), same);
+        }
+        for other in ["postgres://h/d", "postgres://u:p@h/d", "postgres://u:p@h:5432/e?sslmode=require", "redis://h/d"]
+        {
+            assert_ne!(without_password(other), same);
+        }
     }
 
     #[cfg(all(unix, not(target_vendor = "apple")))]

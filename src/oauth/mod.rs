@@ -11,8 +11,6 @@ pub mod salesforce;
 mod server_error;
 pub mod sign_in;
 
-use std::time::Instant;
-
 pub use http::Http;
 pub use refresh::refresh;
 pub use revoke::revoke;
@@ -20,6 +18,7 @@ pub use salesforce::is_rejection;
 
 use crate::error::{Error, Status};
 use crate::session::record::Binds;
+use crate::sync::Instant;
 use crate::token::Answer;
 
 /// How an exchange ended: exactly what the renewal protocol needs to know.

@@ -2,10 +2,11 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::*;
 use crate::config::Config;
+use crate::sync::Instant;
 
 /// Answers every request with `HTTP/1.1` and this, then closes; returns the endpoint and what it heard.
 pub(crate) fn answering(answer: &str) -> (String, mpsc::Receiver<String>) {

@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Once, OnceLock, PoisonError, RwLock, RwLockReadGuard};
-use std::sync::{RwLockWriteGuard, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Once, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use crate::sync::{Instant, LazyLock, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 mod os;
 pub mod tasks;
@@ -109,6 +110,10 @@ pub fn generation() -> u64 {
 pub fn runtime() -> &'static Runtime {
     static WATCHED: Once = Once::new();
     WATCHED.call_once(|| {
+        // Neither is simulated.
+        if cfg!(feature = "shuttle") {
+            return;
+        }
         #[cfg(unix)]
         os::at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
         os::at_exit(at_exit);

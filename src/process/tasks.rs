@@ -6,13 +6,13 @@ use std::cell::Cell;
 use std::future::Future;
 use std::mem;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
 
 use super::lock;
 use super::workers::Workers;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, thread_local};
 
 /// How many threads carry waits. They only look, and a look into a store takes a moment.
 const CARRIERS: usize = 4;
@@ -23,14 +23,14 @@ thread_local! {
 
 /// Has the future that is being polled on this thread polled again by then, if nothing wakes it before.
 pub fn wake_at(at: Instant) {
-    NEXT_LOOK.set(Some(NEXT_LOOK.get().map_or(at, |next| next.min(at))));
+    NEXT_LOOK.with(|look| look.set(Some(look.get().map_or(at, |next| next.min(at)))));
 }
 
 /// Polls once; with the time at which the future wants to be polled again.
 fn look<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>, waker: &Waker) -> (Poll<T>, Option<Instant>) {
-    let outer = NEXT_LOOK.take();
+    let outer = NEXT_LOOK.with(Cell::take);
     let poll = future.poll(&mut Context::from_waker(waker));
-    (poll, NEXT_LOOK.replace(outer))
+    (poll, NEXT_LOOK.with(|next| next.replace(outer)))
 }
 
 /// Waits on this thread.

@@ -6,11 +6,11 @@ use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use super::{lock, os};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, thread};
 
 const IDLE: Duration = Duration::from_secs(2);
 

@@ -3,12 +3,9 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::future::{Future, poll_fn};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
-use std::time::{Duration, Instant};
-
-use arc_swap::ArcSwapOption;
+use std::time::Duration;
 
 use super::protocol::Policy;
 use super::record::{Id, Key, Record, State};
@@ -18,12 +15,16 @@ use crate::process::lock;
 use crate::process::tasks::{Wakers, wake_at};
 use crate::secret::Secret;
 use crate::store::Store;
+use crate::store::aside::Aside;
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use crate::sync::{ArcSwapOption, Instant, Mutex, MutexGuard};
 use crate::token::Life;
 
 /// An open store, and everything that the clients of this process on it share.
 pub struct Vault {
     /// The store.
     pub store: Arc<dyn Store>,
+    aside: Option<Aside>,
     slots: Mutex<HashMap<Key, Weak<Slot>>>,
     running: Mutex<HashSet<Id>>,
     /// An attempt of ours was left open: others must be able to learn of our end.
@@ -38,7 +39,23 @@ impl Drop for Vault {
 
 impl Vault {
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, slots: Mutex::default(), running: Mutex::default(), unsettled: AtomicBool::new(false) })
+        Self::with_aside(store, None)
+    }
+
+    /// What a store that has no place of its own for it leaves goes there.
+    pub fn with_aside(store: Arc<dyn Store>, aside: Option<Aside>) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            aside,
+            slots: Mutex::default(),
+            running: Mutex::default(),
+            unsettled: AtomicBool::new(false),
+        })
+    }
+
+    /// Where this machine keeps what the store could not take, and what it has seen of it; `None`: nowhere.
+    pub fn aside(&self) -> Option<&Aside> {
+        self.store.aside().or(self.aside.as_ref())
     }
 
     /// The one slot of this session in this process.
@@ -96,8 +113,8 @@ pub struct Slot {
     pub key: Key,
     /// Changes when anything changes what a look into memory would answer.
     pub stamp: &'static AtomicU32,
-    /// 0 to 1023: this process's place in the session's early window.
-    pub jitter: i64,
+    /// 0 to 1023: this process's place among those that share the session.
+    pub process: i64,
     held: ArcSwapOption<Held>,
     renewing: AtomicBool,
     state: Mutex<SlotState>,
@@ -115,6 +132,8 @@ struct SlotState {
     polling: bool,
     /// The record of the highest generation seen.
     seen: Option<Arc<Record>>,
+    /// The version that memory took over last, and when on the boot-time clock.
+    latest: Option<(i64, i64)>,
     /// When somebody last tried to revoke what is left of a sign-out.
     swept: Option<Instant>,
     /// How often the record has changed, or everybody was woken.
@@ -197,7 +216,7 @@ impl Reading {
 impl Held {
     /// `None` if there is nothing to serve. `read`: when its life was last measured against the clocks.
     pub fn new(record: Arc<Record>, uncommitted: bool, read: Reading) -> Option<Self> {
-        if record.state != State::Active || record.reason.is_some() {
+        if !matches!(record.state, State::Active | State::Moving) || record.reason.is_some() {
             return None;
         }
         let access_token = record.secrets.access_token.clone()?;
@@ -280,7 +299,7 @@ impl Slot {
         let process = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             stamp: stamp(hash),
-            jitter: ((hash ^ process) >> 20 & 1023) as i64,
+            process: ((hash ^ process) >> 20 & 1023) as i64,
             key,
             held: ArcSwapOption::empty(),
             renewing: AtomicBool::new(false),
@@ -299,9 +318,16 @@ impl Slot {
     }
 
     /// Takes over what the store said. Memory never moves to an older state of the same grant, nor from a token that is
-    /// waiting to be committed to the one before it. Returns whether another party has renewed.
+    /// waiting to be committed to the one before it; nor to what was loaded before a later version came (a signed-out
+    /// one, or a new sign-in). Returns whether another party has renewed.
     pub fn publish(&self, record: Option<&Arc<Record>>, read: Reading) -> bool {
         let mut state = lock(&self.state);
+        if let (Some((version, since_boot_ms)), Some(record)) = (state.latest, record)
+            && record.version < version
+            && read.boot_ms <= since_boot_ms
+        {
+            return false;
+        }
         let held = self.held.load_full();
         if let (Some(held), Some(record)) = (&held, record)
             && held.record.grant == record.grant
@@ -320,6 +346,7 @@ impl Slot {
                 return false;
             }
         }
+        state.latest = record.map(|record| (record.version, clock::boot_ms()));
         let renewed = match (&state.seen, record) {
             (Some(seen), Some(record)) => seen.grant == record.grant && seen.generation < record.generation,
             _ => false,
@@ -434,13 +461,13 @@ impl Slot {
         })
     }
 
-    /// Waits until anything changes, at most this long.
-    pub fn changed(&self, at_most: Duration) -> impl Future<Output = ()> {
+    /// Waits until anything changes or `stop` says so, at most this long.
+    pub fn changed(&self, at_most: Duration, stop: impl Fn() -> bool) -> impl Future<Output = ()> {
         let changes = lock(&self.state).changes;
         let until = Instant::now() + at_most;
         poll_fn(move |context| {
             let mut state = lock(&self.state);
-            if state.changes != changes || Instant::now() >= until {
+            if state.changes != changes || Instant::now() >= until || stop() {
                 return Poll::Ready(());
             }
             state.watchers.add(context);
@@ -451,13 +478,13 @@ impl Slot {
 
     /// Waits before the next look at the store. Of all waiting callers one comes back after `interval`, the others when
     /// it has found something, or when it has left.
-    pub async fn time_to_poll(&self, interval: Duration, until: Instant) {
+    pub async fn time_to_poll(&self, interval: Duration, until: Instant, stop: impl Fn() -> bool) {
         let left = until.saturating_duration_since(Instant::now());
         if std::mem::replace(&mut lock(&self.state).polling, true) {
-            return self.changed((interval * 4).min(left)).await;
+            return self.changed((interval * 4).min(left), stop).await;
         }
         let _polling = Polling(self);
-        self.changed(interval.min(left)).await;
+        self.changed(interval.min(left), stop).await;
     }
 
     /// Wakes everybody who waits.

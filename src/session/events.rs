@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::Instant;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,6 +12,7 @@ use crate::clock;
 use crate::oauth::Outcome;
 use crate::process::lock;
 use crate::process::tasks::{Wakers, wake_at};
+use crate::sync::{Instant, Mutex};
 
 const RING: usize = 512;
 

@@ -3,12 +3,15 @@
 //! Pure: no I/O, no clocks, no randomness. The driver around these functions is `renewer`; `docs/protocol.md`
 //! explains each rule by the failure that it prevents.
 
+pub mod moves;
 mod writes;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::fingerprint::Fingerprints;
-use super::record::{Attempt, BackOff, Binds, Entry, Id, MadeBy, Owner, Record, Secrets, State};
+use super::record::{Attempt, BackOff, Binds, Entry, Id, MadeBy, Owner, Place, Record, Secrets, State};
 use crate::config::{EarlyRenewal, LostReply};
 use crate::oauth::{Outcome, WITHDRAWN};
 use crate::secret::Secret;
@@ -70,7 +73,7 @@ pub struct Policy {
     pub renew_before_ms: Option<i64>,
     /// All parties are processes of this machine.
     pub local: bool,
-    /// 0 to 1023: this process's place in the early window of this session.
+    /// 0 to 1023: this session's [place](place_in_window) in the early window.
     pub jitter: i64,
 }
 
@@ -148,6 +151,13 @@ pub enum Refusal {
         /// An attempt in doubt waits for its end.
         doubt: bool,
     },
+    /// It is kept in another store, or will be.
+    Away {
+        /// It is there.
+        arrived: bool,
+        /// Where.
+        place: Option<Place>,
+    },
 }
 
 impl Refusal {
@@ -163,6 +173,7 @@ pub fn decide(situation: &Situation, want: &Want) -> Decision {
     match record.state {
         State::Forgotten => return Refusal::sign_in("no_session"),
         State::SignedOut => return Refusal::sign_in("signed_out"),
+        State::Moving | State::Moved => return away(situation, record, want),
         State::Active | State::Ended => {}
     }
     if let Some(seen) = situation.seen
@@ -198,6 +209,19 @@ pub fn decide(situation: &Situation, want: &Want) -> Decision {
             Decision::Serve { early: None }
         }
         _ => renewal(situation, record, anyway),
+    }
+}
+
+/// The rules of [`decide`] for a session on its way to another store, or there: its token is good, and nobody renews it.
+fn away(situation: &Situation, record: &Record, want: &Want) -> Decision {
+    match want {
+        Want::Token { min_valid_ms } if record.serves(situation.wall_ms, *min_valid_ms) => {
+            Decision::Serve { early: None }
+        }
+        _ => Decision::Refuse(Refusal::Away {
+            arrived: record.state == State::Moved,
+            place: record.moved.as_ref().map(|moved| moved.place.clone()),
+        }),
     }
 }
 
@@ -250,6 +274,16 @@ fn takeable(situation: &Situation, attempt: &Attempt) -> bool {
         }
 }
 
+/// The attempt that this decision takes over, or gives up: if its answer is set aside on this machine, that is settled
+/// instead.
+pub fn takes_over(decision: &Decision, record: Option<&Record>) -> Option<Id> {
+    let takes = matches!(
+        decision,
+        Decision::Claim { .. } | Decision::Serve { early: Some(_) } | Decision::Write(_, Correction::DoubtEnded)
+    );
+    Some(record?.attempt.as_ref().filter(|_| takes)?.id)
+}
+
 /// The record with a new attempt in it: the write that comes before the refresh token is sent.
 pub fn claim(record: &Record, attempt: Attempt) -> Record {
     let mut claimed = record.next();
@@ -285,7 +319,7 @@ fn restored(record: &Record, seen: &Record) -> Record {
 }
 
 /// A presentation of a refresh token: what its claim wrote.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sent {
     /// The attempt's id.
     pub attempt: Id,
@@ -340,7 +374,8 @@ fn settle_done(record: &Record, sent: &Sent, spent: &Arc<str>, answer: &Answer, 
     let mut next = record.next();
     match record.state {
         State::Forgotten => return None, // row 11
-        State::Active | State::Ended if record.grant == sent.grant => {}
+        State::Active | State::Ended | State::Moving if record.grant == sent.grant => {}
+        State::Moved if record.grant == sent.grant => return None, // it lives on elsewhere
         _ => {
             // Rows 9 and 10: the grant is gone here, so it must go at the server.
             let token = successor?;
@@ -487,6 +522,14 @@ fn back_off(before: Option<&BackOff>, sent: &Sent, outcome: &Outcome, moment: &M
     })
 }
 
+/// A session's place in the early window, 0 to 1023, as a process of this place sees it. Three quarters are the grant's,
+/// the same for all: of many processes the earliest renews, so that places of their own would put every session at the
+/// window's beginning.
+pub fn place_in_window(grant: Id, process: i64) -> i64 {
+    let grant = (grant.0 & 1023) as i64;
+    (3 * grant + process) / 4
+}
+
 impl Policy {
     /// The moment from which a token of this life is renewed early, Unix time in milliseconds; `None`: never.
     pub fn early_from_ms(&self, life: &Life) -> Option<i64> {
@@ -545,7 +588,7 @@ impl Record {
 
     /// Whether the access token is valid for `min_valid_ms` from now on.
     pub fn serves(&self, wall_ms: i64, min_valid_ms: i64) -> bool {
-        self.state == State::Active
+        matches!(self.state, State::Active | State::Moving)
             && self.reason.is_none()
             && self.secrets.access_token.is_some()
             && self
@@ -556,7 +599,9 @@ impl Record {
 
     /// Takes over the access token of a Done.
     fn adopt(&mut self, sent: &Sent, answer: &Answer, moment: &Moment) {
-        self.state = State::Active;
+        if self.state != State::Moving {
+            self.state = State::Active;
+        }
         self.reason = None;
         self.made_by = Some(MadeBy { attempt: sent.attempt, sends: sent.sends });
         self.take_access_token(answer, moment.life, moment.wall_ms);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::cache::Slot;
+use crate::sync::thread_local;
 
 const PLACES: usize = 8;
 

@@ -88,6 +88,12 @@ pub struct Record {
     /// The server's `signature` did not verify in the answer that made this generation.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub signature_mismatch: bool,
+    /// The last move to another store that began here, or was taken back from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Moved>,
+    /// The moves that have ended here, the last 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arrived: Vec<Id>,
     /// A tombstone may be deleted after this time, Unix time in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delete_after_ms: Option<i64>,
@@ -111,9 +117,22 @@ pub enum State {
     SignedOut,
     /// It was erased here.
     Forgotten,
+    /// It is on its way to another store: nobody renews it.
+    Moving,
+    /// It is in another store.
+    Moved,
 }
 
 impl State {
+    /// All there are.
+    pub const ALL: [State; 6] =
+        [State::Active, State::Ended, State::SignedOut, State::Forgotten, State::Moving, State::Moved];
+
+    /// The one that stands for this in JSON.
+    pub fn named(name: &str) -> Option<State> {
+        State::ALL.into_iter().find(|state| state.name() == name)
+    }
+
     /// As it stands in JSON.
     pub fn name(self) -> &'static str {
         match self {
@@ -121,8 +140,28 @@ impl State {
             State::Ended => "ended",
             State::SignedOut => "signed_out",
             State::Forgotten => "forgotten",
+            State::Moving => "moving",
+            State::Moved => "moved",
         }
     }
+}
+
+/// A move of a session to another store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// 128 random bits.
+    pub id: Id,
+    /// Where to.
+    pub place: Place,
+}
+
+/// Where sessions are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// The store, without secrets, as an application may be shown it.
+    pub store: String,
+    /// Which sessions of it.
+    pub namespace: String,
 }
 
 /// The Done that made a generation.

@@ -10,19 +10,22 @@
 //!
 //! Callers' threads run [`caller`], the library's threads run [`job`] and [`revoke`]; what both need is here.
 
+mod aside;
 mod caller;
 mod job;
+mod moves;
 mod revoke;
 mod words;
+
+pub use moves::Destination;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
@@ -39,6 +42,8 @@ use crate::process::tasks::{Wakers, block_on, wake_at};
 use crate::process::{self, AtExit, Runtime, lock};
 use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now, Warning};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Instant, Mutex, RwLock};
 use crate::token::{Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
@@ -63,6 +68,8 @@ pub struct Renewer {
     me: Weak<Self>,
     closing: AtomicBool,
     abandoned: AtomicBool,
+    /// It has been told that the state directory cannot be written.
+    warned_of_aside: AtomicBool,
     /// How many of the store's warnings this client has told.
     warned: Mutex<usize>,
     jobs: Mutex<Jobs>,
@@ -105,6 +112,7 @@ impl Renewer {
             me: me.clone(),
             closing: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
+            warned_of_aside: AtomicBool::new(false),
             warned: Mutex::default(),
             jobs: Mutex::default(),
         });
@@ -153,6 +161,9 @@ impl Renewer {
     /// The token in memory and the Unix time in milliseconds until which memory answers: no I/O, and for a session that
     /// this thread has asked for lately no lock.
     pub fn peek<T>(&self, session: &[u8], read: impl FnOnce(&Held) -> T) -> Option<(T, i64)> {
+        if self.is_closing() {
+            return None; // A thread may know a slot that is still filled: by a job of ours, or by another client.
+        }
         recent::with_slot(
             self.number,
             session,
@@ -168,7 +179,8 @@ impl Renewer {
     }
 
     fn fresh_until_ms(&self, slot: &Slot, held: &Held, now: Reading) -> Option<i64> {
-        let policy = Policy { jitter: slot.jitter, ..self.party.policy };
+        let jitter = protocol::place_in_window(held.record.grant, slot.process);
+        let policy = Policy { jitter, ..self.party.policy };
         held.fresh_until_ms(now, &policy, self.recheck_ms, slot.is_renewing())
     }
 
@@ -209,11 +221,21 @@ impl Renewer {
 
     /// Leaves a session, and has the server told; what it cannot be told now is told later.
     pub async fn sign_out(&self, slot: &Arc<Slot>, until: Instant) -> Result<()> {
-        let revocable = self.config.registration.revocation_endpoint.is_some();
         let left = self
-            .write(slot, "signed_out", |record, moment| Ok(protocol::sign_out(record, revocable, moment)))?
+            .write(slot, "signed_out", |record, moment| {
+                check_here(&slot.key.session, record, true)?;
+                Ok(protocol::sign_out(record, self.is_revocable(), moment))
+            })?
             .is_some_and(|record| !record.secrets.to_revoke.is_empty());
-        if left && let Some(job) = self.start_sweep(slot, Duration::ZERO) {
+        if !left {
+            return Ok(());
+        }
+        let since = Instant::now();
+        if let Some(job) = slot.running_job() {
+            // It may have looked for what is left before there was anything.
+            slot.job_ended(job, until, || self.is_closing()).await;
+        }
+        if let Some(job) = self.start_sweep(slot, since.elapsed()) {
             slot.job_ended(job, until, || self.is_closing()).await;
         }
         Ok(())
@@ -221,7 +243,11 @@ impl Renewer {
 
     /// Erases a session here.
     pub fn forget(&self, slot: &Slot) -> Result<()> {
-        self.write(slot, "forgotten", |record, moment| Ok(protocol::forget(record, moment))).map(drop)
+        self.write(slot, "forgotten", |record, moment| {
+            check_here(&slot.key.session, record, false)?;
+            Ok(protocol::forget(record, moment))
+        })
+        .map(drop)
     }
 
     /// Loads, changes and writes a record until nobody has come in between. Returns the record as it stands then.
@@ -242,6 +268,9 @@ impl Renewer {
                 let next = Arc::new(next);
                 slot.publish(Some(&next), Reading::now());
                 self.events.push(Event::new(kind, &slot.key.session));
+                if next.state != State::Active {
+                    self.remember(slot, &next);
+                }
                 return Ok(Some(next));
             }
         }
@@ -251,7 +280,19 @@ impl Renewer {
     pub fn load(&self, slot: &Slot) -> Result<(Option<Arc<Record>>, Now)> {
         let read = Reading::now();
         count(&self.stats.store_reads);
-        let (record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
+        let (record, now) = loop {
+            let (mut record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
+            let seen = slot.seen();
+            let goes_on = |record: &mut Record| {
+                seen.as_ref().is_some_and(|seen| seen.grant == record.grant && seen.generation <= record.generation)
+            };
+            let Some(record) = record.take_if(|record| !goes_on(record)) else { break (record, now) };
+            // Memory knows nothing, or the store went back: what this machine keeps beside it may know more.
+            self.start_settling(slot);
+            if let Some(record) = self.recall(slot, record, &now) {
+                break (Some(record), now);
+            }
+        };
         self.tell_warnings();
         let mut record = record.map(Arc::new);
         if let Some(tombstone) = record.take_if(|record| self.may_delete(record)) {
@@ -288,7 +329,8 @@ impl Renewer {
     pub fn decide(&self, slot: &Slot, record: Option<&Record>, now: &Now, want: &Want) -> Decision {
         let attempt = record.and_then(|record| record.attempt.as_ref());
         let seen = slot.seen();
-        let party = Party { policy: Policy { jitter: slot.jitter, ..self.party.policy }, ..self.party.clone() };
+        let jitter = record.map_or(0, |record| protocol::place_in_window(record.grant, slot.process));
+        let party = Party { policy: Policy { jitter, ..self.party.policy }, ..self.party.clone() };
         let read = Reading::now();
         let held = slot.held();
         let same = |held: &&Arc<Held>| {
@@ -358,6 +400,10 @@ impl Renewer {
 
     // ---- small things
 
+    fn is_revocable(&self) -> bool {
+        self.config.registration.revocation_endpoint.is_some()
+    }
+
     fn party_name(&self) -> String {
         format!("{}/{}", self.party.owner.host, self.party.owner.handle)
     }
@@ -406,6 +452,16 @@ pub fn http() -> Arc<Http> {
     match made {
         Ok(http) => http,
     }
+}
+
+/// What is on its way to another store cannot be left here; what is there can only be forgotten here.
+fn check_here(session: &str, record: Option<&Record>, and_signed_out: bool) -> Result<()> {
+    let Some(record) = record.filter(|record| record.is_away()) else { return Ok(()) };
+    let arrived = record.state == State::Moved;
+    if arrived && !and_signed_out {
+        return Ok(());
+    }
+    Err(words::away(session, arrived, record.moved.as_ref().map(|moved| &moved.place)))
 }
 
 fn random_id() -> Result<Id> {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ops::Bound;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::{Life, Listed, Now, Store};
 use crate::clock;
 use crate::error::Result;
 use crate::session::record::{Key, Owner, Record, State};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Records in memory, ordered by key.
 pub struct MemoryStore {

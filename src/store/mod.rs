@@ -8,8 +8,10 @@ use crate::host;
 use crate::secret::Secret;
 use crate::session::record::{Id, Key, Owner, Record, State};
 
+use aside::Aside;
 use seal::Keys;
 
+pub mod aside;
 pub mod memory;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod pool;
@@ -131,6 +133,11 @@ pub trait Store: Send + Sync {
 
     /// Called once, before the last reference goes: whether no attempt of this owner is left open.
     fn leave(&self, clean: bool);
+
+    /// Where this machine keeps what the store could not take, and what it has seen of it; `None`: nowhere.
+    fn aside(&self) -> Option<&Aside> {
+        None
+    }
 
     /// What has turned out so far, less the first `told`. Every client tells it in its events.
     fn warnings(&self, _told: usize) -> Vec<Warning> {

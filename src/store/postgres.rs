@@ -13,12 +13,12 @@ use tokio_postgres::types::{ToSql, Type};
 
 use self::connect::{Connection, Connector};
 use super::pool::Pool;
-use super::row::{Row, state_named};
+use super::row::Row;
 use super::seal::Keys;
 use super::{Life, Listed, Now, Store, UNIX_CLOCK, Warning, new_owner};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
-use crate::session::record::{Key, Owner, Record};
+use crate::session::record::{Key, Owner, Record, State};
 
 mod connect;
 mod schema;
@@ -161,7 +161,7 @@ impl Store for PostgresStore {
             let state: String = cells.try_get(1).ok()?;
             Some(Listed {
                 session: cells.try_get(0).ok()?,
-                state: state_named(&state)?,
+                state: State::named(&state)?,
                 version: cells.try_get(2).ok()?,
                 expires_at_ms: cells.try_get(3).ok()?,
             })

@@ -2,7 +2,7 @@
 
 use super::seal::{Closed, Keys};
 use crate::error::Result;
-use crate::session::record::{Key, Record, State};
+use crate::session::record::{Key, Record};
 
 /// Its columns. All but the sealed part can be read by who operates the store.
 pub struct Row {
@@ -72,9 +72,4 @@ impl Problem {
 
 fn expires_at_ms(record: &Record) -> Option<i64> {
     record.life.and_then(|life| life.until_ms)
-}
-
-/// The state of this name.
-pub fn state_named(name: &str) -> Option<State> {
-    [State::Active, State::Ended, State::SignedOut, State::Forgotten].into_iter().find(|state| state.name() == name)
 }

@@ -5,6 +5,7 @@
 //! | `<path>`, `-wal`, `-shm` | the database, in write-ahead mode |
 //! | `<path>.key` | the default encryption key |
 //! | `<path>-owners/` | who has it open ([`super::owner`]) |
+//! | `<path>-aside/` | what could not be committed, and what was seen ([`super::aside`]) |
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -17,15 +18,16 @@ use rusqlite::{OptionalExtension, params};
 
 use self::database::Database;
 use self::trouble::{DAMAGED, Failure};
+use super::aside::Aside;
 pub use super::files::canonical;
 use super::owner::Owners;
-use super::row::{Problem, Row, state_named};
+use super::row::{Problem, Row};
 use super::seal::Keys;
 use super::{Life, Listed, Now, Store, file_system, files, key_file};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::process::{self, AtFork};
-use crate::session::record::{Key, Owner, Record};
+use crate::session::record::{Key, Owner, Record, State};
 
 mod database;
 mod schema;
@@ -59,6 +61,7 @@ pub struct SqliteOptions {
 /// A store in one SQLite file. A process opens a file once (see [`canonical`]).
 pub struct SqliteStore {
     keys: Keys,
+    aside: Aside,
     read_only: bool,
     // Dropped in this order: who has left has nothing open.
     database: Database,
@@ -90,7 +93,8 @@ impl SqliteStore {
         };
         check_keys(&database, &keys, read_only)?;
         owners.leave(false);
-        let store = Arc::new(Self { keys, read_only, database, owners });
+        let aside = Aside::new(files::beside(database.path(), "-aside"), keys.clone());
+        let store = Arc::new(Self { keys, aside, read_only, database, owners });
         let at_fork: Weak<Self> = Arc::downgrade(&store);
         process::register(at_fork);
         Ok(store)
@@ -280,7 +284,7 @@ impl Store for SqliteStore {
                 .collect()
         })?;
         rows.into_iter()
-            .map(|(session, state, version, expires_at_ms)| match state_named(&state) {
+            .map(|(session, state, version, expires_at_ms)| match State::named(&state) {
                 Some(state) => Ok(Listed { session, state, version, expires_at_ms }),
                 None => Err(Failure::Said(Error::store(DAMAGED)).explain(self.path())),
             })
@@ -297,6 +301,10 @@ impl Store for SqliteStore {
 
     fn leave(&self, clean: bool) {
         self.owners.leave(clean);
+    }
+
+    fn aside(&self) -> Option<&Aside> {
+        Some(&self.aside)
     }
 
     fn is_local(&self) -> bool {

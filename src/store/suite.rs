@@ -28,6 +28,8 @@ pub fn record(version: i64) -> Record {
         known: Known::default(),
         history: Vec::new(),
         signature_mismatch: false,
+        moved: None,
+        arrived: Vec::new(),
         delete_after_ms: None,
         others: Default::default(),
         secrets: Secrets {

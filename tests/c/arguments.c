@@ -51,6 +51,8 @@ CALL(list_after, evergrant_session_list(c, a, 10, &out->text, &out->error))
 CALL(introspect_session, evergrant_session_introspect(c, a, &out->text, &out->error))
 CALL(sign_out_session, evergrant_session_sign_out(c, a, &out->error))
 CALL(forget_session, evergrant_session_forget(c, a, &out->error))
+CALL(move_session, evergrant_session_move(c, a, "{}", &out->error))
+CALL(move_to, evergrant_session_move(c, "s", a, &out->error))
 CALL(allows_session, evergrant_session_allows(c, a, "https://a.example", NULL, NULL, &out->error))
 CALL(allows_url, evergrant_session_allows(c, "s", a, NULL, NULL, &out->error))
 CALL(allows_first_url, evergrant_session_allows(c, "s", "https://a.example", a, NULL, &out->error))
@@ -100,6 +102,8 @@ static const struct row {
     {"session_introspect", introspect_session, 1, "session", SESSION},
     {"session_sign_out", sign_out_session, 1, "session", SESSION},
     {"session_forget", forget_session, 1, "session", SESSION},
+    {"session_move", move_session, 1, "session", SESSION},
+    {"session_move", move_to, 1, "to_json", JSON},
     {"session_allows", allows_session, 1, "session", SESSION},
     {"session_allows", allows_url, 1, "url", TEXT},
     {"session_allows", allows_first_url, 1, "first_url", MAYBE},

@@ -86,7 +86,7 @@ fn a_reader_on_a_read_only_disk_sees_what_others_renew_and_sends_nothing() {
         // Who closes the store last leaves nothing in the database's log.
         writer.call(&["close", "5000"]).ok();
         writer.call(&["free"]).ok();
-        let alone = ["s.db", "s.db-owners", "s.db.key"];
+        let alone = ["s.db", "s.db-aside", "s.db-owners", "s.db.key"];
         wait_for("the log to be gone", || (names(&disk.0) == alone).then_some(()));
         writer.exit();
         token

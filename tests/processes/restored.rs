@@ -1,4 +1,5 @@
-//! A store that goes back in time: its files are replaced by an older copy, as from a backup.
+//! A store that goes back in time: its files are replaced by an older copy, as from a backup. `tests/aside.rs` has what
+//! the directory beside it heals.
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,6 +40,11 @@ fn grown(more: Value) -> (Stage, Worker, Past) {
     worker.call(&["renew", "alice"]).ok();
     assert_eq!(worker.call(&["renew", "alice"]).token().generation, 4);
     (stage, worker, past)
+}
+
+/// What this machine remembers beside the database goes back, too.
+fn forget_what_is_aside(stage: &Stage) {
+    fs::remove_dir_all(stage.path().join("s.db-aside")).expect("a directory");
 }
 
 fn assert_goes_on(stage: &Stage, generation: u64) {
@@ -107,6 +113,7 @@ fn without_any_memory_the_session_ends_as_used_elsewhere() {
     let (stage, worker, past) = grown(json!({}));
     worker.exit();
     past.restore(&stage);
+    forget_what_is_aside(&stage);
     assert_ends(&stage, "used_elsewhere_or_revoked");
 }
 
@@ -121,12 +128,12 @@ fn without_any_memory_a_renewal_that_was_under_way_ends_as_rotation_lost() {
     worker.reply(&renewal).token();
     worker.exit();
     past.restore(&stage);
+    forget_what_is_aside(&stage);
     assert_ends(&stage, "rotation_lost");
 }
 
 /// What one process remembers is not the latest, and it is the one that renews.
-#[test]
-fn a_memory_that_is_behind_ends_the_session_for_all_and_says_so() {
+fn behind(aside: bool) -> (Stage, [Worker; 2]) {
     let stage = Stage::new(STRICT);
     let (latest, _) = stage.open_with_session(json!({}));
     let past = Past::of(&stage);
@@ -135,6 +142,24 @@ fn a_memory_that_is_behind_ends_the_session_for_all_and_says_so() {
     assert_eq!(behind.call(&["token", "alice"]).token().generation, 3);
     latest.call(&["renew", "alice"]).ok();
     past.restore(&stage);
+    if !aside {
+        forget_what_is_aside(&stage);
+    }
+    (stage, [behind, latest])
+}
+
+#[test]
+fn a_memory_that_is_behind_looks_aside() {
+    let (stage, [behind, latest]) = behind(true);
+    // Newer than what it knew, and nothing was sent for it.
+    assert_eq!(behind.call(&["renew", "alice"]).token().generation, 4);
+    assert_eq!(latest.call(&["renew", "alice"]).token().generation, 5);
+    assert_goes_on(&stage, 6);
+}
+
+#[test]
+fn a_memory_that_is_behind_ends_the_session_for_all_and_says_so() {
+    let (stage, [behind, latest]) = behind(false);
     for party in [&behind, &latest, &stage.open(json!({}))] {
         let reply = party.call(&["renew", "alice"]);
         reply.failure("SIGN_IN_REQUIRED");

@@ -2,7 +2,7 @@
 
 use evergrant::config::{EarlyRenewal, LostReply};
 use evergrant::session::protocol::{
-    Correction, Decision, HANG_LIMIT_MS, Party, Policy, Refusal, Situation, Want, claim, decide,
+    Correction, Decision, HANG_LIMIT_MS, Party, Policy, Refusal, Situation, Want, claim, decide, place_in_window,
 };
 use evergrant::session::record::{Attempt, BackOff, Binds, Id, Record, State};
 use evergrant::store::{Life as OwnerLife, Now};
@@ -426,6 +426,33 @@ fn the_early_window_is_scaled_to_the_life() {
     ] {
         assert_eq!(early_before_ms(length, renew_before, 0), expected, "{length}, {renew_before:?}");
     }
+}
+
+/// 100,000 sessions that were signed in within a minute, each used by 16 processes, whose earliest renews.
+#[test]
+fn a_fleet_spreads_its_renewals() {
+    const SESSIONS: u64 = 100_000;
+    let mut state = 1u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    let mut minutes = std::collections::BTreeMap::<i64, u64>::new();
+    for _ in 0..SESSIONS {
+        let from_ms = (random() % 60_000) as i64;
+        let life = Life { from_ms, until_ms: Some(from_ms + 60 * MINUTE_MS), expiry: Expiry::Known };
+        let grant = Id(u128::from(random()));
+        let earliest = (0..16)
+            .filter_map(|_| {
+                let jitter = place_in_window(grant, (random() & 1023) as i64);
+                Policy { jitter, ..POLICY }.early_from_ms(&life)
+            })
+            .min()
+            .expect("it renews early");
+        *minutes.entry(earliest / MINUTE_MS).or_default() += 1;
+    }
+    let most = minutes.values().max().expect("some");
+    assert!(*most < SESSIONS / 3, "{minutes:?}");
 }
 
 #[test]

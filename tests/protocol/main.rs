@@ -3,6 +3,7 @@
 
 mod back_off;
 mod decide;
+mod moves;
 mod parts;
 mod properties;
 mod settle;

@@ -66,6 +66,8 @@ pub fn record() -> Record {
         known: Known::default(),
         history: Vec::new(),
         signature_mismatch: false,
+        moved: None,
+        arrived: Vec::new(),
         delete_after_ms: None,
         others: Map::from_iter([("newer".to_owned(), json!({"kept": true}))]),
         secrets: Secrets {

@@ -109,6 +109,8 @@ fn any_state() -> impl Strategy<Value = (State, Option<String>)> {
         3 => reason.prop_map(|reason| (State::Ended, Some(reason.to_owned()))),
         1 => Just((State::SignedOut, None)),
         1 => Just((State::Forgotten, None)),
+        1 => Just((State::Moving, None)),
+        1 => Just((State::Moved, None)),
     ]
 }
 
@@ -150,8 +152,8 @@ fn any_record() -> impl Strategy<Value = Record> {
             let attempt = attempt.filter(|attempt| state == State::Active && attempt.generation <= generation);
             let history = (0..length).map(|at_ms| Entry { at_ms, ..entry("done") }.into()).collect();
             let secrets = match state {
-                State::Active | State::Ended => secrets,
-                State::SignedOut => Secrets {
+                State::Active | State::Ended | State::Moving => secrets,
+                State::SignedOut | State::Moved => Secrets {
                     to_revoke: secrets.to_revoke,
                     fingerprint_key: secrets.fingerprint_key,
                     ..Secrets::default()
@@ -492,7 +494,11 @@ proptest! {
         let Some(record) = record.filter(|record| record.state != State::Forgotten) else { return skip() };
         let Some(token) = successor(&outcome, &sent) else { return skip() };
         let next = settled(Some(&record), &sent, &outcome).unwrap_or_else(|| record.clone());
-        if record.grant != sent.grant || record.state == State::SignedOut {
+        if record.grant == sent.grant && record.state == State::Moved {
+            prop_assert_eq!(next, record, "it lives on elsewhere");
+            return Ok(());
+        }
+        if record.grant != sent.grant || record.state == State::SignedOut || record.state == State::Moved {
             // The one that lives on it needs no revocation.
             prop_assert!(next.secrets.to_revoke.contains(token) || holds(&record, token));
             return Ok(());
@@ -502,8 +508,11 @@ proptest! {
         // What this attempt has made is there, or was replaced by a later presentation's; later generations need none.
         prop_assume!(!is_made_by(&record, &sent) && record.generation <= sent.generation + 1);
         prop_assert!(holds(&next, token));
-        prop_assert_eq!(next.state == State::Active, record.state == State::Active || !holds(&record, token)
-            || record.generation <= sent.generation);
+        let revived = !holds(&record, token) || record.generation <= sent.generation;
+        prop_assert_eq!(next.state, match record.state {
+            State::Ended if revived => State::Active,
+            state => state,
+        });
         // Where two were answered, the other's is kept as well.
         let sibling = record.secrets.refresh_token.filter(|_| {
             record.generation == sent.generation + 1 && record.state == State::Active
@@ -574,7 +583,7 @@ proptest! {
         match record.state {
             State::Active => {}
             State::Ended => prop_assert!(anyway && record.reason.as_deref() != Some("rotation_lost")),
-            State::SignedOut | State::Forgotten => prop_assert!(false, "{:?}", record.state),
+            state => prop_assert!(false, "{:?}", state),
         }
         if let Some(back_off) = &record.back_off {
             prop_assert!(anyway || !scene.is_bound(back_off));
@@ -619,7 +628,8 @@ proptest! {
         let record = scene.record.as_ref().expect("a record");
         let token = record.secrets.access_token.as_ref().expect("a token");
         let left_ms = record.life.and_then(|life| life.until_ms).map_or(i64::MAX, |until_ms| until_ms - WALL_MS);
-        prop_assert_eq!(record.state, State::Active);
+        let moving = record.state == State::Moving && matches!(want, Want::Token { .. });
+        prop_assert!(record.state == State::Active || moving);
         prop_assert!(left_ms > 0);
         match &want {
             Want::Token { min_valid_ms } => prop_assert!(left_ms > *min_valid_ms),

@@ -57,6 +57,8 @@ fn a_new_session() {
         known: Known { saved: vec![fingerprint.clone()], spent: vec![] },
         history: vec![Entry { refresh_token_fingerprint: Some(fingerprint), ..entry("saved") }.into()],
         signature_mismatch: false,
+        moved: None,
+        arrived: Vec::new(),
         delete_after_ms: None,
         others: Map::new(),
         secrets: Secrets {

@@ -156,6 +156,7 @@ export const prototypes = {
   evergrant_session_introspect: [status, object, text, textOut, objectOut],
   evergrant_session_sign_out: [status, object, text, objectOut],
   evergrant_session_forget: [status, object, text, objectOut],
+  evergrant_session_move: [status, object, text, text, objectOut],
   evergrant_sign_in_start: [status, object, text, textOut, objectOut],
   evergrant_sign_in_finish: [status, object, text, text, text, textOut, objectOut],
   evergrant_sign_in_with_password: [status, object, text, text, textOut, objectOut],

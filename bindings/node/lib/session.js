@@ -1,4 +1,4 @@
-import { camelCased, object, snakeCased } from './keys.js';
+import { camelCased, configuration, object, snakeCased } from './keys.js';
 import { OK, cString, invoke, native, wordAt } from './native.js';
 import { call, own, sharedCall } from './queue.js';
 
@@ -196,6 +196,14 @@ export class Session {
   /** @param {Wait} [wait] */
   async forget(wait) {
     await this.#call('session_forget', {}, wait);
+  }
+
+  /**
+   * @param {import('../index.js').Destination} to
+   * @param {Wait} [wait]
+   */
+  async move(to, wait) {
+    await this.#call('session_move', { to: configuration(to) }, wait);
   }
 
   /** @param {string | URL} url */

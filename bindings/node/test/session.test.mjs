@@ -57,6 +57,20 @@ test('a session, from its first token to its end', async (t) => {
   await assert.rejects(session.describe(), code('SIGN_IN_REQUIRED'));
 });
 
+test('a session moves to another store', async (t) => {
+  const directory = temporaryDirectory(t);
+  const [here, there] = ['here.db', 'there.db'].map((file) => `sqlite:${join(directory, file)}`);
+  const { server, session } = await signedIn(t, {}, { store: here });
+  const token = await session.token();
+  await session.move({ store: there, namespace: 'ours' });
+  await assert.rejects(session.renew(), { ...code('STORE'), reason: 'moved' });
+  const other = new Client(server.config({ store: there, namespace: 'ours' }));
+  t.after(() => other.close());
+  const moved = other.session('alice');
+  assert.equal(await moved.accessToken(), token.accessToken);
+  assert.equal((await moved.renew()).generation, token.generation + 1);
+});
+
 test('sessions are listed over pages, in order', async (t) => {
   const { client } = await signedIn(t);
   const names = Array.from({ length: 250 }, (_, i) => `user-${String(i).padStart(3, '0')}`);

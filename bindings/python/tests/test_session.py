@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,13 @@ import evergrant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from server import Server
 
     OpenClient = Callable[..., evergrant.Client]
+
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
 
 def test_a_saved_session_gives_a_token_and_renews_it(alice: evergrant.Session, server: Server) -> None:
@@ -152,6 +156,23 @@ def test_forgetting_tells_nobody(alice: evergrant.Session, client: evergrant.Cli
     assert list(client.sessions()) == []
     with pytest.raises(evergrant.SignInRequired):
         alice.token()
+
+
+def test_a_session_moves_to_another_store(
+    alice: evergrant.Session, open_client: OpenClient, server: Server, tmp_path: Path
+) -> None:
+    token = alice.token()
+    there = f"sqlite:{tmp_path}/elsewhere.db"
+    alice.move(there, encryption_key=KEY)
+    with pytest.raises(evergrant.StoreError) as caught:
+        alice.renew()
+    assert caught.value.reason == "moved"
+    other = open_client(store=there, encryption_key=KEY).session("alice")
+    assert other.access_token() == token.access_token
+    assert other.renew().generation == token.generation + 1
+    asyncio.run(other.amove(f"sqlite:{tmp_path}/sessions.db"))
+    assert alice.renew().generation == token.generation + 2
+    server.assert_no_token_was_used_twice()
 
 
 def test_a_description_has_no_secret(alice: evergrant.Session, server: Server) -> None:

@@ -134,13 +134,15 @@ impl Record {
             known: Default::default(),
             history: Vec::new(),
             signature_mismatch: false,
+            moved: None,
+            arrived: Vec::new(),
             delete_after_ms: None,
             others: Map::new(),
             secrets: Secrets::default(),
         }
     }
 
-    fn bury(&mut self, before: &Record, moment: &Moment) {
+    pub(super) fn bury(&mut self, before: &Record, moment: &Moment) {
         let open_ms = before.attempt.as_ref().map_or(0, |attempt| (attempt.until_ms - moment.now.ms).max(0));
         let after_ms = moment.wall_ms.saturating_add(open_ms).saturating_add(TOMBSTONE_MS);
         self.delete_after_ms = self.delete_after_ms.max(Some(after_ms));

@@ -2,7 +2,7 @@
 //! join a job, wait.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Renewer;
 use super::job::Loaded;
@@ -12,7 +12,8 @@ use crate::error::{Error, Result, Status};
 use crate::session::cache::{Failed, Held, Reading, Slot, Waited};
 use crate::session::events::count;
 use crate::session::protocol::{Decision, Want};
-use crate::session::record::Id;
+use crate::session::record::{Id, State};
+use crate::sync::Instant;
 
 /// Callers with time left wait for a renewal that goes on by itself within this time.
 const SOON: Duration = Duration::from_secs(2);
@@ -33,6 +34,7 @@ impl Renewer {
         }
         let mut interval = POLL.0;
         let mut found = None;
+        let mut looked_aside = false;
         loop {
             self.check_open(&slot.key.session)?;
             if let Some(held) = self.in_memory(slot, &want) {
@@ -80,10 +82,19 @@ impl Renewer {
                     if Instant::now() >= until {
                         return self.out_of_time(slot, &want);
                     }
-                    slot.time_to_poll(interval, until).await;
+                    slot.time_to_poll(interval, until, || self.is_closing()).await;
                     interval = (interval * 3 / 2).min(POLL.1);
                 }
                 Decision::Refuse(refusal) => {
+                    // An answer that was set aside revives an end.
+                    let ended = loaded.record.is_some_and(|record| record.state == State::Ended);
+                    if ended
+                        && !std::mem::replace(&mut looked_aside, true)
+                        && let Some(job) = self.start_settling(slot)
+                    {
+                        self.join(slot, job, &want, until).await?;
+                        continue;
+                    }
                     let failed = refused(&slot.key.session, &refusal);
                     if let Some(held) = self.after_failure(slot, failed, &want, until).await? {
                         return Ok(held);
@@ -124,7 +135,7 @@ impl Renewer {
         }
         match failed.goes_on_after {
             Some(wait) if wait <= SOON && Instant::now() + wait < until => {
-                slot.changed(wait).await;
+                slot.changed(wait, || self.is_closing()).await;
                 Ok(None)
             }
             _ => Err(failed.error),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::words::{defect, failed, refused, unspent, unusable};
 use super::{Renewer, random_id};
@@ -16,6 +16,7 @@ use crate::session::events::{Event, count};
 use crate::session::protocol::{self, Correction, Decision, Sent, Want};
 use crate::session::record::{Attempt, Record, State};
 use crate::store::Now;
+use crate::sync::Instant;
 use crate::token::Life;
 
 /// Added to an attempt's deadline after the exchange's hard limit: for the commit, drift and clock steps.
@@ -47,10 +48,17 @@ impl Renewer {
         slot: &Arc<Slot>,
         work: impl FnOnce(&Self, &Arc<Slot>) -> std::result::Result<(), Failed> + Send + 'static,
     ) -> u64 {
-        let (Some(renewer), Ok(number)) = (self.me.upgrade(), slot.begin_job()) else {
-            return slot.running_job().unwrap_or_default();
+        // Closing looks at the open jobs: none begins behind its back.
+        let mut jobs = lock(&self.jobs);
+        let Some(renewer) = self.me.upgrade().filter(|_| !self.is_closing()) else {
+            return u64::MAX; // Its waiters look whether the client is being closed.
         };
-        lock(&self.jobs).open += 1;
+        let number = match slot.begin_job() {
+            Ok(number) => number,
+            Err(number) => return number,
+        };
+        jobs.open += 1;
+        drop(jobs);
         let job = OpenJob { renewer, slot: Arc::clone(slot), failure: Some(Failed::from(defect())) };
         if let Err(job) = self.runtime.workers.run(self.config.max_exchanges, Box::new(move || job.run(work))) {
             job(); // No thread can be started: the caller's does it.
@@ -87,6 +95,11 @@ impl Renewer {
                 None => self.load_at(slot).map_err(unspent)?,
             };
             let decision = self.decide(slot, record.as_deref(), &now, want);
+            if let Some(taken) = protocol::takes_over(&decision, record.as_deref())
+                && self.settle_pending(slot, Some(taken)).map_err(|error| error.about(&slot.key.session))?
+            {
+                continue; // Its answer is there: nothing is replayed.
+            }
             match (decision, record) {
                 (Decision::Claim { sends } | Decision::Serve { early: Some(sends) }, Some(record)) => {
                     if self.exchange(slot, &record, &now, before, sends)? == Flow::Finished {
@@ -107,7 +120,9 @@ impl Renewer {
                 Correction::DoubtEnded => ("ended", "rotation_lost"),
             };
             self.events.push(Event { reason: Some(reason.to_owned()), ..Event::new(kind, &slot.key.session) });
-            slot.publish(Some(&Arc::new(next)), Reading::now());
+            let next = Arc::new(next);
+            slot.publish(Some(&next), Reading::now());
+            self.remember(slot, &next);
         }
         Ok(())
     }
@@ -187,46 +202,71 @@ impl Renewer {
             && record.attempt.is_some_and(|attempt| attempt.id == sent.attempt)
     }
 
-    /// Commits an outcome, and then publishes. It loads first, always: in a store that went back in time, a version may
-    /// stand for another record. An answer that cannot be committed now is kept and served, and committed
-    /// as soon as the store can be written; the refresh token is never sent again for it.
+    /// Commits an outcome, and then publishes. An answer that cannot be committed now is set aside and served, and
+    /// committed as soon as the store can be written; the refresh token is never sent again for it.
     fn settle(&self, slot: &Slot, claimed: &Record, exchanged: &Exchanged) -> Result<Settled> {
         let mut retry_after = COMMIT.0;
         let mut pending = false;
         let party = self.party_name();
         loop {
-            let settled = self.vault.store.load(&slot.key).and_then(|(found, now)| {
-                let moment = self.moment(&now, &party, exchanged.duration, exchanged.life);
-                let next = protocol::settle(found.as_ref(), &exchanged.sent, &exchanged.outcome, &moment);
-                let Some(next) = next else { return Ok(Some((found, now))) };
-                let expected = found.map(|record| record.version);
-                Ok(self.vault.store.compare_and_swap(&slot.key, expected, &next)?.then_some((Some(next), now)))
-            });
-            match settled {
-                Ok(Some((record, now))) => {
-                    let record = record.map(Arc::new);
-                    slot.publish(record.as_ref(), exchanged.sent_at);
-                    return Ok(Settled { record, now });
+            match self.settle_once(slot, &party, exchanged) {
+                Ok(Some(settled)) => {
+                    if pending {
+                        self.no_longer_aside(slot, exchanged.sent.attempt);
+                    }
+                    self.publish(slot, &settled, exchanged);
+                    return Ok(settled);
                 }
                 Ok(None) => continue,
                 Err(error) => {
                     let done = matches!(exchanged.outcome, Outcome::Done(_));
-                    if !done || self.abandoned.load(Ordering::Acquire) {
+                    if !done {
                         // Without an answer there is nothing to lose: the attempt is this party's to take over.
                         return Err(error.about(&slot.key.session));
                     }
-                    if !std::mem::replace(&mut pending, true) {
-                        self.serve_uncommitted(slot, claimed, exchanged, &party, error);
+                    let first = !std::mem::replace(&mut pending, true);
+                    if first {
+                        self.set_aside(slot, exchanged);
+                    }
+                    if self.abandoned.load(Ordering::Acquire) {
+                        return Err(error.about(&slot.key.session));
+                    }
+                    if first {
+                        self.serve_uncommitted(slot, claimed, exchanged, &party, &error);
                     }
                 }
             }
             count(&self.stats.commit_retries);
-            block_on(slot.changed(retry_after));
+            block_on(slot.changed(retry_after, || self.abandoned.load(Ordering::Acquire)));
             retry_after = (retry_after * 2).min(COMMIT.1);
         }
     }
 
-    fn serve_uncommitted(&self, slot: &Slot, claimed: &Record, exchanged: &Exchanged, party: &str, error: Error) {
+    /// Loads, applies the table, writes. It loads first, always: in a store that went back in time, a version may stand
+    /// for another record. `None`: somebody has written in between.
+    pub(super) fn settle_once(&self, slot: &Slot, party: &str, exchanged: &Exchanged) -> Result<Option<Settled>> {
+        let (found, now) = self.vault.store.load(&slot.key)?;
+        let moment = self.moment(&now, party, exchanged.duration, exchanged.life);
+        let next = protocol::settle(found.as_ref(), &exchanged.sent, &exchanged.outcome, &moment);
+        let Some(next) = next else {
+            return Ok(Some(Settled { record: found.map(Arc::new), now, written: false }));
+        };
+        let expected = found.map(|record| record.version);
+        let written = self.vault.store.compare_and_swap(&slot.key, expected, &next)?;
+        Ok(written.then(|| Settled { record: Some(Arc::new(next)), now, written }))
+    }
+
+    /// Takes over, and has this machine remember, what an outcome came to.
+    pub(super) fn publish(&self, slot: &Slot, settled: &Settled, exchanged: &Exchanged) {
+        slot.publish(settled.record.as_ref(), exchanged.sent_at);
+        let news =
+            |record: &&Arc<Record>| record.state != State::Active || record.generation > exchanged.sent.generation;
+        if let Some(record) = settled.record.as_ref().filter(|_| settled.written).filter(news) {
+            self.remember(slot, record);
+        }
+    }
+
+    fn serve_uncommitted(&self, slot: &Slot, claimed: &Record, exchanged: &Exchanged, party: &str, error: &Error) {
         let now = Now { ms: 0, clock: String::new() };
         let moment = self.moment(&now, party, exchanged.duration, exchanged.life);
         if let Some(record) = protocol::settle(Some(claimed), &exchanged.sent, &exchanged.outcome, &moment) {
@@ -240,7 +280,7 @@ impl Renewer {
     fn conclude(
         &self,
         slot: &Arc<Slot>,
-        Settled { record, now }: Settled,
+        Settled { record, now, .. }: Settled,
         exchanged: &Exchanged,
     ) -> std::result::Result<Flow, Failed> {
         let session = &slot.key.session;
@@ -275,7 +315,7 @@ impl Renewer {
         }
     }
 
-    fn tell(&self, session: &str, record: Option<&Record>, exchanged: &Exchanged) {
+    pub(super) fn tell(&self, session: &str, record: Option<&Record>, exchanged: &Exchanged) {
         let failure = exchanged.outcome.failure();
         let ended = matches!(exchanged.outcome, Outcome::InvalidGrant(_))
             && record.is_some_and(|record| record.state == State::Ended);
@@ -302,18 +342,20 @@ impl Renewer {
 }
 
 /// An exchange that has ended.
-struct Exchanged {
-    sent: Sent,
-    outcome: Outcome,
-    life: Option<Life>,
-    sent_at: Reading,
-    duration: Duration,
+pub(super) struct Exchanged {
+    pub sent: Sent,
+    pub outcome: Outcome,
+    pub life: Option<Life>,
+    pub sent_at: Reading,
+    pub duration: Duration,
 }
 
 /// The record as it stands after an outcome, and the store's clock then.
-struct Settled {
-    record: Option<Arc<Record>>,
-    now: Now,
+pub(super) struct Settled {
+    pub record: Option<Arc<Record>>,
+    pub now: Now,
+    /// It was written for this outcome.
+    pub written: bool,
 }
 
 /// What a job does next.
@@ -333,7 +375,8 @@ struct OpenJob {
 impl OpenJob {
     fn run(mut self, work: impl FnOnce(&Renewer, &Arc<Slot>) -> std::result::Result<(), Failed>) {
         let result = work(&self.renewer, &self.slot);
-        self.failure = result.err();
+        // Callers of another client on this store may have joined: that this one is closed is no failure of theirs.
+        self.failure = result.err().filter(|_| !self.renewer.is_closing());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a sign-out leaves to do: the tokens that the server has yet to confirm revoked.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Renewer;
 use crate::error::Result;
@@ -9,6 +9,7 @@ use crate::oauth::{self, Deadline};
 use crate::session::cache::{Failed, Reading, Slot};
 use crate::session::events::Event;
 use crate::session::protocol;
+use crate::sync::Instant;
 
 impl Renewer {
     /// Has what is left of a sign-out revoked, at most once in this long.
@@ -23,6 +24,7 @@ impl Renewer {
 
     /// RFC 7009, for every token that waits for it. Each confirmed one is removed.
     pub(super) fn revoke(&self, slot: &Slot) -> Result<()> {
+        slot.may_sweep(Duration::ZERO); // This is one.
         let registration = &self.config.registration;
         let (Some(record), _) = self.vault.store.load(&slot.key)? else { return Ok(()) };
         for token in &record.secrets.to_revoke {

@@ -7,7 +7,7 @@ use crate::oauth::Outcome;
 use crate::session::cache::Failed;
 use crate::session::ends::why_ended;
 use crate::session::protocol::Refusal;
-use crate::session::record::{Binds, Record, State};
+use crate::session::record::{Binds, Place, Record, State};
 
 pub(super) fn defect() -> Error {
     Error::new(Status::Internal, "the renewal ended by a defect of this library; please report it. The session is kept")
@@ -33,7 +33,20 @@ pub(super) fn refused(session: &str, refusal: &Refusal) -> Failed {
             error.retry_after_ms = Some(retry_after_ms.unsigned_abs());
             Failed { error, goes_on_after: doubt.then_some(wait) }
         }
+        Refusal::Away { arrived, place } => away(session, *arrived, place.as_ref()).into(),
     }
+}
+
+/// A session that another store has, or is to have.
+pub(super) fn away(session: &str, arrived: bool, place: Option<&Place>) -> Error {
+    let there = place.map_or("another store", |place| &place.store);
+    let (status, reason, text) = if arrived {
+        (Status::Store, "moved", format!("it was moved to {there}: set store to that"))
+    } else {
+        let text = format!("it is being moved to {there}; if that was interrupted, run the move again");
+        (Status::Unavailable, "moving", text)
+    };
+    Error::new(status, format!("session {session:?}: {text}")).because(reason).about(session)
 }
 
 /// The error of an exchange, with what it means for the session.

@@ -1,7 +1,8 @@
 //! Each rule of docs/protocol.md broken once, and the property that must notice it.
 //!
 //! A few rules are not here, because breaking them costs time and nothing else: that Unknown marks its doubt at once
-//! (its owner could take it over all the same), and that an answer clears its sender's own barrier.
+//! (its owner could take it over all the same), that an answer clears its sender's own barrier, and that no doubt is ended
+//! while its answer is set aside (that answer revives it).
 
 use evergrant::oauth::Outcome;
 use evergrant::session::protocol::{self, Decision, Moment, Sent, Situation, Want};
@@ -142,6 +143,12 @@ fn decide() -> Vec<Mutation> {
             shared(StrictRevokes, &[Loss], 1),
             Property::Claimed,
         ),
+        Mutation {
+            name: "an attempt is replayed although its answer is set aside",
+            rules: Rules { takes_over: |_, _| None, ..SHIPPED },
+            run: Run { aside: true, ..local(&[Store, CrashUncommitted], 2) },
+            breaks: Property::Unexpected,
+        },
     ]
 }
 

@@ -43,6 +43,8 @@ pub const ACCESS: Token = 15;
 
 /// At most this many parties.
 pub const PARTIES: usize = 3;
+/// In the place of a party: the exchange whose answer is set aside, and whose party holds it no longer.
+pub const ASIDE: u8 = PARTIES as u8;
 
 /// A record in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -152,6 +154,8 @@ pub enum Call {
     Revoked(Token),
     /// This party's exchange is over; `true`: the party itself is, too.
     Leave(u8, bool),
+    /// This party's answer is set aside, and the party holds it no longer.
+    SetAside(u8),
     /// The parties change places: `order[new] = old`.
     Permute([u8; PARTIES]),
     /// Time passes.
@@ -173,6 +177,8 @@ pub struct Look {
     pub seen_ahead: i8,
     /// What it wants.
     pub wanted: Wanted,
+    /// The answer of the record's attempt is set aside.
+    pub aside: bool,
 }
 
 /// What is known of an attempt's owner: [`OwnerLife`], which has no hash.
@@ -197,6 +203,8 @@ pub enum Effect {
     BackOff,
     /// Claim with this many sends.
     Claim(u8),
+    /// Settle the answer that is set aside.
+    SettleAside,
     /// Write this record, whose version is that many higher. [`NEW`]: a new one.
     Write(Number, i16),
 }
@@ -207,7 +215,7 @@ pub const NEW: i16 = i16::MIN;
 /// An attempt, as [`Facts`] has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Trial {
-    /// The party whose exchange it is, if that is open.
+    /// The party whose exchange it is, if that is open; [`ASIDE`], if its answer is.
     pub exchange: Option<u8>,
     /// The party that owns it, if that lives.
     pub owner: Option<u8>,
@@ -398,8 +406,12 @@ impl Records {
                 let exchange_at = |at: u8| (at != party).then_some(at);
                 Some(renamed(found, exchange_at, |at| (at != party || !dies).then_some(at)))
             }
+            Call::SetAside(party) => Some(renamed(found, |at| Some(if at == party { ASIDE } else { at }), Some)),
             Call::Permute(order) => {
-                let place = |old: u8| order.iter().position(|at| *at == old).map(|at| at as u8);
+                let place = |old: u8| match order.iter().position(|at| *at == old) {
+                    Some(at) => Some(at as u8),
+                    None => Some(old).filter(|old| *old == ASIDE),
+                };
                 Some(self.rebound(renamed(found, place, place), place))
             }
             Call::Pass(passing) => Some(passed(found, passing)),
@@ -414,7 +426,7 @@ impl Records {
         }
     }
 
-    fn decide(&mut self, found: &Record, Look { party, owner, seen, seen_ahead, wanted }: Look) -> Effect {
+    fn decide(&mut self, found: &Record, Look { party, owner, seen, seen_ahead, wanted, aside }: Look) -> Effect {
         let seen = seen.is_some().then(|| {
             let seen = self.record(seen).clone();
             Record { version: VERSION + i64::from(seen_ahead), ..seen }
@@ -439,11 +451,16 @@ impl Records {
             runs_here: false,
             seen: seen.as_ref(),
         };
-        match (self.rules.decide)(&situation, &want) {
+        let decision = (self.rules.decide)(&situation, &want);
+        if aside && (self.rules.takes_over)(&decision, Some(found)).is_some() {
+            return Effect::SettleAside;
+        }
+        match decision {
             Decision::Serve { early: None } | Decision::Adopt | Decision::Wait => Effect::Nothing,
             Decision::Serve { early: Some(sends) } | Decision::Claim { sends } => Effect::Claim(sends as u8),
             Decision::Refuse(Refusal::SignIn { .. }) => Effect::SignIn,
             Decision::Refuse(Refusal::BackOff { .. }) => Effect::BackOff,
+            Decision::Refuse(Refusal::Away { .. }) => unreachable!("tests/protocol/moves.rs has the moves"),
             Decision::Write(next, Correction::RolledBack | Correction::DoubtEnded) => {
                 let step = (next.version - VERSION) as i16;
                 Effect::Write(self.number(*next), step)
@@ -477,7 +494,8 @@ impl Records {
     }
 
     fn outcome(&self, fate: Fate, party: u8) -> Outcome {
-        let me = &self.members[usize::from(party)];
+        // What is set aside binds nobody.
+        let me = &self.members[usize::from(party) % PARTIES];
         let configuration = Binds::Configuration(me.configuration.clone());
         match fate {
             Fate::Done(token, usable) => Outcome::Done(Box::new(answer(Some(secret(token)), usable))),
@@ -591,9 +609,9 @@ fn exchange(party: u8) -> Id {
     Id(u128::from(party) + 1)
 }
 
-/// The party that an id or a handle names.
+/// The party that an id or a handle names, or [`ASIDE`].
 fn place(id: Id) -> Option<u8> {
-    (1..=PARTIES as u128).contains(&id.0).then(|| (id.0 - 1) as u8)
+    (1..=PARTIES as u128 + 1).contains(&id.0).then(|| (id.0 - 1) as u8)
 }
 
 fn grant(number: u8) -> Id {

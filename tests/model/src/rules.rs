@@ -3,7 +3,7 @@
 use evergrant::Secret;
 use evergrant::oauth::Outcome;
 use evergrant::session::protocol::{self, Decision, Fresh, Moment, Sent, Situation, Want};
-use evergrant::session::record::{Attempt, Record};
+use evergrant::session::record::{Attempt, Id, Record};
 use evergrant::token::{Answer, Life};
 
 type Save = fn(Option<&Record>, &Answer, Fresh, Option<Life>, &Moment) -> Option<Record>;
@@ -13,6 +13,8 @@ type Save = fn(Option<&Record>, &Answer, Fresh, Option<Life>, &Moment) -> Option
 pub struct Rules {
     /// What to do about a record.
     pub decide: fn(&Situation, &Want) -> Decision,
+    /// The attempt whose answer is looked for before a decision is carried out.
+    pub takes_over: fn(&Decision, Option<&Record>) -> Option<Id>,
     /// A record with a new attempt.
     pub claim: fn(&Record, Attempt) -> Record,
     /// What an answer makes of a record.
@@ -31,6 +33,7 @@ impl Rules {
     /// What the library ships.
     pub const SHIPPED: Rules = Rules {
         decide: protocol::decide,
+        takes_over: protocol::takes_over,
         claim: protocol::claim,
         settle: protocol::settle,
         save: protocol::save,

@@ -9,6 +9,8 @@ use crate::servers::Server;
 pub enum Fault {
     /// A party dies, or closes its client, at any step; another one starts in its place.
     Crash,
+    /// The same, but only with a commit pending.
+    CrashUncommitted,
     /// A request or a reply is lost.
     Loss,
     /// No connection.
@@ -50,6 +52,8 @@ pub struct Run {
     pub parties: u8,
     /// They are on one machine, and know who is dead.
     pub local: bool,
+    /// They are on one machine, whose state directory keeps what could not be committed.
+    pub aside: bool,
     /// What may go wrong.
     pub may: &'static [Fault],
     /// How often.
@@ -96,6 +100,7 @@ impl Run {
         server: Server::StrictRevokes,
         parties: 2,
         local: false,
+        aside: false,
         may: &[],
         faults: 0,
         renewals: 1,
@@ -131,7 +136,9 @@ impl Run {
     pub fn expected(&self) -> Cases {
         let mut cases = Cases::default();
         let any = |faults: &[Fault]| faults.iter().any(|fault| self.may(*fault));
-        if any(&[Fault::Crash, Fault::Loss, Fault::Gateway, Fault::Ghost]) {
+        if any(&[Fault::Crash, Fault::Loss, Fault::Gateway, Fault::Ghost])
+            || self.may(Fault::CrashUncommitted) && !self.aside
+        {
             cases.add(Case::LostReply);
         }
         // Where the dead are known, their requests may outlive them by a moment.
@@ -142,7 +149,8 @@ impl Run {
             cases.add(Case::Ghost);
         }
         // Until the hang limit, a local store's owner that is alive is waited for.
-        let paused = any(&[Fault::Pause, Fault::Store]) && (!self.local || self.may(Fault::Hang));
+        let paused = self.may(Fault::Pause) || self.may(Fault::Store) && !self.aside;
+        let paused = paused && (!self.local || self.may(Fault::Hang));
         let paused = paused || self.may(Fault::Rollback);
         if paused && kills {
             cases.add(Case::HeldReply);
@@ -194,6 +202,8 @@ const ALL: &[Fault] = &[
 const PAUSES: &[Fault] = &[Pause, Ghost, Store, Unusable];
 /// An owner that is alive, and later than anybody waits for.
 const HANGS: &[Fault] = &[Crash, Loss, Store, Pause, Hang];
+/// A store that cannot be written, and parties that die of it or are waited for too long.
+const UNCOMMITTED: &[Fault] = &[Store, CrashUncommitted, Hang, NoConnection, Unusable];
 /// The same as [`ALL`] on one machine.
 const ALL_LOCAL: &[Fault] =
     &[Crash, Loss, NoConnection, Refused, Throttled, Gateway, Unusable, Store, WindowCloses, RevocationFails];
@@ -213,6 +223,9 @@ pub fn small() -> Vec<Run> {
         Run { name: "local, everything", may: ALL_LOCAL, local: true, renewals: 2, seeds: 1, ..base },
         Run { name: "local, no ghosts", may: ALL_LOCAL, local: true, drained: true, renewals: 2, ..base },
         Run { name: "local, hanging", may: HANGS, local: true, renewals: 2, ..base },
+        Run { name: "set aside, local", may: UNCOMMITTED, aside: true, local: true, renewals: 2, ..base },
+        Run { name: "set aside, shared", may: UNCOMMITTED, aside: true, sign_outs: 1, ..base },
+        Run { name: "set aside, everything", may: ALL, aside: true, ..base },
         Run { name: "busy server", may: &[Crash, Loss, Ghost], local: true, busy: true, ..base },
         Run {
             name: "store goes back",
@@ -245,6 +258,10 @@ pub fn large() -> Vec<Run> {
         Run { name: "local, three parties", may: ALL_LOCAL, local: true, parties: 3, faults: 4, ..base },
         Run { name: "local, no ghosts", may: ALL_LOCAL, local: true, drained: true, parties: 3, faults: 4, ..base },
         Run { name: "local, hanging", may: HANGS, local: true, parties: 3, ..base },
+        Run { name: "set aside, local", may: UNCOMMITTED, aside: true, local: true, parties: 3, ..base },
+        Run { name: "set aside, shared", may: UNCOMMITTED, aside: true, parties: 3, ..base },
+        Run { name: "set aside, everything", may: ALL, aside: true, seeds: 1, ..base },
+        Run { name: "set aside, signing out", may: UNCOMMITTED, aside: true, faults: 3, ..session },
         Run { name: "busy server", may: &[Crash, Loss, Ghost], local: true, busy: true, parties: 3, ..base },
         Run { name: "store goes back", may: &[Rollback, Loss, Crash], versions: true, split: true, ..base },
         Run { name: "never replaying", may: ALL, never_replays: true, parties: 3, faults: 4, ..base },

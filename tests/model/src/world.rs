@@ -12,6 +12,7 @@
 //! | receives, gives up | the end of `oauth::refresh` |
 //! | settles | one turn of the loop in `settle`: load, settle, compare-and-swap, publish |
 //! | commits later | a later turn of that loop, after a Done could not be committed |
+//! | settles what is set aside | `settle_pending` in src/session/renewer/aside.rs |
 //! | revokes | `Renewer::revoke` |
 //!
 //! A party is a process: its threads share one slot, and one job runs for a session at a time (`Slot::begin_job`), so
@@ -23,7 +24,7 @@ use evergrant::session::record::State as Life;
 
 use crate::properties::{Broken, Case, Cases, Property};
 use crate::records::{
-    ACCESS, Bound, Call, Effect, Facts, Fate, Look, NEW, Number, PARTIES, Passing, Presentation, Pulse,
+    ACCESS, ASIDE, Bound, Call, Effect, Facts, Fate, Look, NEW, Number, PARTIES, Passing, Presentation, Pulse,
 };
 use crate::records::{Records, Stage, Wanted};
 use crate::rules::Rules;
@@ -122,6 +123,9 @@ pub struct State {
     before: Number,
     before_version: u8,
     parties: [Party; PARTIES],
+    /// The answer in the state directory whose party holds it no longer. (That of a party whose commit is pending is there
+    /// too.)
+    aside: Option<(Presentation, Fate)>,
     requests: [Request; REQUESTS],
     server: Authority,
     budget: Budget,
@@ -195,6 +199,7 @@ impl World {
             before: Number::NONE,
             before_version: 0,
             parties: [Party { seen, seen_version: u8::from(run.versions), ..IDLE }; PARTIES],
+            aside: None,
             requests: [NO_REQUEST; REQUESTS],
             server: Authority::new(),
             budget: Budget {
@@ -352,6 +357,10 @@ impl World {
                 self.decides(state, party, Wanted::Anyway);
             }
         }
+        if let Some((sent, fate)) = state.aside {
+            // As at its first load: another process may start at any time.
+            self.settles_aside(state, party, ASIDE, sent, fate);
+        }
         let revoking = |other: &Party| matches!(other.phase, Phase::Revoking(_) | Phase::Revoked(_));
         if facts.first_to_revoke != 0 && !state.parties.iter().any(revoking) {
             let mut next = *state;
@@ -374,10 +383,16 @@ impl World {
         };
         let seen_ahead =
             if self.run.versions && me.seen.is_some() { me.seen_version as i8 - state.version as i8 } else { 0 };
-        let call = Call::Decide(Look { party, owner, seen: me.seen, seen_ahead, wanted });
+        let aside = self.aside_of(state, &facts);
+        let call = Call::Decide(Look { party, owner, seen: me.seen, seen_ahead, wanted, aside: aside.is_some() });
         let effect = self.records.call(state.record, call);
         let binds_me = matches!(facts.bound, Some(Bound::All)) || facts.bound == Some(Bound::One(party));
         match effect {
+            Effect::SettleAside => {
+                let exchange = facts.attempt.and_then(|attempt| attempt.exchange).expect("an exchange");
+                let (sent, fate) = aside.expect("an answer");
+                self.settles_aside(state, party, exchange, sent, fate);
+            }
             Effect::Nothing | Effect::SignIn | Effect::BackOff => {
                 self.remember(&mut next, party);
                 let broken = effect == Effect::BackOff && !binds_me;
@@ -425,6 +440,37 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The answer of the record's attempt, if it is set aside.
+    fn aside_of(&self, state: &State, facts: &Facts) -> Option<(Presentation, Fate)> {
+        match facts.attempt?.exchange? {
+            ASIDE => state.aside,
+            party => match state.parties[usize::from(party)] {
+                Party { phase: Phase::Pending(fate), sent, .. } if self.run.aside => Some((sent, fate)),
+                _ => None,
+            },
+        }
+    }
+
+    /// The record first. Whoever finds it settled removes the file.
+    fn settles_aside(&mut self, state: &State, party: u8, exchange: u8, sent: Presentation, fate: Fate) {
+        let before = self.facts(state);
+        let mut next = *state;
+        if let Effect::Write(number, step) = self.records.call(state.record, Call::Settle(exchange, sent, fate)) {
+            self.write(&mut next, number, step);
+        } else if exchange == ASIDE {
+            next.aside = None;
+            self.leave(&mut next, ASIDE, false);
+        }
+        if let Fate::Done(token, _) = fate {
+            next.settled |= 1 << token;
+        }
+        let after = self.facts(&next);
+        self.check_settled(state, &mut next, (exchange, sent, fate), &before, &after);
+        self.remember(&mut next, party);
+        let told = self.told(&next);
+        self.progress(next, |name| format!("{} settles {fate:?}, which is set aside: {told}", name(party)));
     }
 
     fn decided(&mut self, state: &State, party: u8) {
@@ -560,7 +606,7 @@ impl World {
         if let Fate::Done(token, _) = fate {
             next.settled |= 1 << token;
         }
-        self.check_settled(state, &mut next, (party, fate), &before, &after);
+        self.check_settled(state, &mut next, (party, me.sent, fate), &before, &after);
         let done = matches!(fate, Fate::Done(..) | Fate::Same(_));
         if written && matches!(me.phase, Phase::Holds(_)) {
             // Nothing is written, or it is and the store says otherwise.
@@ -583,8 +629,14 @@ impl World {
         self.progress(next, |name| format!("{} settles {fate:?}: {told}", name(party)));
     }
 
-    fn check_settled(&self, state: &State, next: &mut State, (party, fate): (u8, Fate), before: &Facts, after: &Facts) {
-        let me = state.parties[usize::from(party)];
+    fn check_settled(
+        &self,
+        state: &State,
+        next: &mut State,
+        (party, sent, fate): (u8, Presentation, Fate),
+        before: &Facts,
+        after: &Facts,
+    ) {
         if before.grant != after.grant {
             next.broken.add(Property::OwnGrant);
         }
@@ -593,7 +645,7 @@ impl World {
                 .attempt
                 .is_some_and(|attempt| attempt.exchange == Some(party) && attempt.generation == before.generation);
             let restored = matches!(fate, Fate::NotSent | Fate::Throttled | Fate::Refused) && self.run.anyways > 0;
-            let fits = fate == Fate::InvalidGrant && after.rotation_lost == (me.sent.sends > 1);
+            let fits = fate == Fate::InvalidGrant && after.rotation_lost == (sent.sends > 1);
             if !latest || !restored && !fits {
                 next.broken.add(Property::EndedByAnswer);
             }
@@ -613,13 +665,13 @@ impl World {
         let renews = |token| server.renews(self.run.server, token);
         let brought = match fate {
             Fate::Done(token, _) => 1 << token,
-            Fate::Same(_) => 1 << me.sent.token,
+            Fate::Same(_) => 1 << sent.token,
             _ => 0,
         };
-        let same = before.is_session() && before.grant == me.sent.grant;
+        let same = before.is_session() && before.grant == sent.grant;
         let kept = if same && after.is_session() {
             let dropped = (before.tokens() | brought) & server.living() & !after.tokens();
-            let named = left_out(self.run.server, before, me.sent, dropped).filter(|_| brought != 0);
+            let named = left_out(self.run.server, before, sent, dropped).filter(|_| brought != 0);
             if let Some(case) = named {
                 next.cases.add(case);
                 next.settled &= !dropped;
@@ -667,7 +719,10 @@ impl World {
     }
 
     fn leave(&mut self, state: &mut State, party: u8, dies: bool) {
-        let call = Call::Leave(party, dies);
+        self.rename(state, Call::Leave(party, dies));
+    }
+
+    fn rename(&mut self, state: &mut State, call: Call) {
         state.record = self.records.changed(state.record, call);
         if state.before.is_some() {
             state.before = self.records.changed(state.before, call);
@@ -685,29 +740,38 @@ impl World {
     fn crashes(&mut self, state: &State, party: u8) {
         let me = state.parties[usize::from(party)];
         let owns = self.facts(state).attempt.is_some_and(|attempt| attempt.owner == Some(party));
-        if !self.may(state, Fault::Crash) || me.phase == Phase::Idle && !owns && !me.seen.is_some() {
+        let pending = match me.phase {
+            Phase::Pending(fate) => Some(fate),
+            _ => None,
+        };
+        let uncommitted = pending.is_some() && self.run.may(Fault::CrashUncommitted);
+        let fault = if uncommitted { Fault::CrashUncommitted } else { Fault::Crash };
+        if !self.may(state, fault) || me.phase == Phase::Idle && !owns && !me.seen.is_some() {
             return;
         }
         let mut next = *state;
-        if let Phase::Holds(Fate::Done(..)) | Phase::Pending(Fate::Done(..)) = me.phase {
+        let kept = pending.filter(|_| self.run.aside);
+        if let Some(fate) = kept {
+            assert!(state.aside.is_none(), "more faults than one for each of two answers: let there be two");
+            next.aside = Some((me.sent, fate));
+            self.rename(&mut next, Call::SetAside(party));
+        } else if let Phase::Holds(Fate::Done(..)) | Phase::Pending(Fate::Done(..)) = me.phase {
             next.cases.add(Case::LostReply);
         }
         if let Some(at) = state.requests.iter().position(|request| request.way != Way::None && request.from == party) {
             abandon(&mut next, at);
         }
         self.finish(&mut next, party);
-        if matches!(me.phase, Phase::Pending(_)) {
+        if pending.is_some() {
             let closed = next;
-            self.fault(state, Fault::Crash, closed, |name| {
-                format!("{} CLOSES its client with a commit pending", name(party))
-            });
+            self.fault(state, fault, closed, |name| format!("{} CLOSES its client with a commit pending", name(party)));
         }
         self.leave(&mut next, party, true);
         next.parties[usize::from(party)] = IDLE;
         if state.cases.has(Case::RolledBack) {
             self.keep_what_is_remembered(&mut next);
         }
-        self.fault(state, Fault::Crash, next, |name| format!("{} CRASHES ({:?})", name(party), me.phase));
+        self.fault(state, fault, next, |name| format!("{} CRASHES ({:?})", name(party), me.phase));
     }
 
     // ---- the network and the server
@@ -771,7 +835,8 @@ impl World {
             Way::Back(Reply::Done(token)) => killed >> token & 1 == 1,
             _ => false,
         };
-        let held = state.parties.iter().any(kept) || state.requests.iter().any(under_way);
+        let aside = matches!(state.aside, Some((_, Fate::Done(token, _))) if killed >> token & 1 == 1);
+        let held = aside || state.parties.iter().any(kept) || state.requests.iter().any(under_way);
         match (committed, held, given_up) {
             (false, false, _) => {}
             (_, _, true) => state.cases.add(Case::Ghost),
@@ -827,8 +892,9 @@ impl World {
         if let Some(attempt) = facts.attempt.filter(|attempt| !attempt.late) {
             let mut next = *state;
             next.record = self.records.changed(state.record, Call::Pass(Passing::Deadline));
-            let phase = attempt.exchange.map(|party| state.parties[usize::from(party)].phase);
-            if let Some(party) = attempt.exchange {
+            let exchange = attempt.exchange.filter(|exchange| *exchange != ASIDE);
+            let phase = exchange.map(|party| state.parties[usize::from(party)].phase);
+            if let Some(party) = exchange {
                 next.parties[usize::from(party)].late = true;
             }
             let unanswered = |request: &Request| {
@@ -984,6 +1050,7 @@ impl World {
             }
         };
         state.requests[0] == NO_REQUEST
+            && state.aside.is_none()
             && facts.attempt.is_none()
             && facts.first_to_revoke == 0
             && state.parties.iter().all(|party| party.phase == Phase::Idle && !knows_better(party))

@@ -26,6 +26,7 @@ fn assert_order(source: &str, name: &str, expected: &[&str]) {
 }
 
 const JOB: &str = include_str!("../../../src/session/renewer/job.rs");
+const ASIDE: &str = include_str!("../../../src/session/renewer/aside.rs");
 const RENEWER: &str = include_str!("../../../src/session/renewer.rs");
 const REVOKE: &str = include_str!("../../../src/session/renewer/revoke.rs");
 const HTTP: &str = include_str!("../../../src/oauth/http.rs");
@@ -64,28 +65,46 @@ fn an_exchange_claims_looks_once_more_sends_once_and_settles() {
 }
 
 /// `settles`: load, settle, compare-and-swap against what was loaded, publish; after a failure of the store a Done is
-/// pending, and anything else is dropped.
+/// set aside and pending, and anything else is dropped.
 #[test]
 fn settling_loads_first_and_goes_by_what_it_finds() {
     assert_order(
         JOB,
-        "settle",
+        "settle_once",
         &[
             "store.load(",
             "protocol::settle(found.as_ref()",
             "let expected = found.map(|record| record.version)",
             "compare_and_swap(&slot.key, expected, &next)",
-            "publish(",
+        ],
+    );
+    assert_order(
+        JOB,
+        "settle",
+        &[
+            "self.settle_once(",
+            "self.no_longer_aside(",
+            "self.publish(",
             "Ok(None) => continue",
-            "if !done || self.abandoned",
+            "if !done",
+            "return Err(",
+            "self.set_aside(",
+            "if self.abandoned",
             "return Err(",
             "self.serve_uncommitted(",
-            "slot.changed(retry_after)",
+            "slot.changed(retry_after, || self.abandoned",
         ],
     );
     // The doubt is replayed by its owner, whether anybody asks or not: `Wanted::NoDoubt`.
     assert_order(JOB, "conclude", &["self.revoke(", "self.start_later("]);
     assert_order(JOB, "start_later", &["Want::NoDoubt"]);
+}
+
+/// `settles_aside`: whoever takes over looks first; the record first, then the file.
+#[test]
+fn what_is_set_aside_is_settled_before_anybody_replays() {
+    assert_order(JOB, "renew", &["self.decide(", "protocol::takes_over(", "self.settle_pending(", "self.exchange("]);
+    assert_order(ASIDE, "settle_pending", &["self.settle_once(", "aside.settled("]);
 }
 
 /// `users`: load, change, compare-and-swap, until nobody has come in between.

@@ -34,10 +34,17 @@ fn the_named_cases_happen_where_the_documentation_says() {
     let local = |run| Run { local: true, ..run };
     let occurs = |run, case| search(run, Rules::SHIPPED, None).cases.has(case);
 
+    let uncommitted = &[Fault::Store, Fault::CrashUncommitted];
+
     for server in Server::ALL {
         let rotates = server != NoRotation;
         assert_eq!(occurs(shared(server, &[Fault::Loss]), Case::LostReply), rotates, "{server:?}");
         assert!(!occurs(shared(server, &[Fault::NoConnection, Fault::Refused]), Case::LostReply), "{server:?}");
+        // Neither committed nor set aside.
+        for run in [shared(server, uncommitted), local(shared(server, uncommitted))] {
+            assert_eq!(occurs(run, Case::LostReply), rotates, "{server:?}");
+            assert!(!occurs(Run { aside: true, ..run }, Case::LostReply), "{server:?}");
+        }
 
         let punishes = rotates && server != StrictRefuses;
         assert_eq!(occurs(ghosts(server), Case::Ghost), punishes, "{server:?}");

@@ -48,6 +48,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "evergrant_session_introspect": (c_int32, c_void_p, c_char_p, _OUT, _OUT),
     "evergrant_session_sign_out": (c_int32, c_void_p, c_char_p, _OUT),
     "evergrant_session_forget": (c_int32, c_void_p, c_char_p, _OUT),
+    "evergrant_session_move": (c_int32, c_void_p, c_char_p, _JSON, _OUT),
     "evergrant_sign_in_start": (c_int32, c_void_p, _JSON, _OUT, _OUT),
     "evergrant_sign_in_finish": (c_int32, c_void_p, c_char_p, _JSON, c_char_p, _OUT, _OUT),
     "evergrant_sign_in_with_password": (c_int32, c_void_p, c_char_p, _JSON, _OUT, _OUT),

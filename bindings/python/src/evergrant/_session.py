@@ -10,7 +10,7 @@ from ._token import Token
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
 
     from httpx import Auth
@@ -189,6 +189,36 @@ class Session:
     async def aforget(self) -> None:
         """The same for asyncio."""
         await self._acall("session_forget")
+
+    def move(
+        self,
+        store: str,
+        *,
+        namespace: str | None = None,
+        encryption_key: str | Sequence[str] | None = None,
+        encryption_key_file: str | None = None,
+        encryption_key_env: str | None = None,
+    ) -> None:
+        """Moves the session to another store, named as in the configuration.
+
+        At no moment do two stores both believe that they hold its refresh token. After a crash the same call goes on
+        where it stopped; the call the other way round takes it back.
+        """
+        to = {name: value for name, value in locals().items() if name != "self" and value is not None}
+        self._call("session_move", to=to)
+
+    async def amove(
+        self,
+        store: str,
+        *,
+        namespace: str | None = None,
+        encryption_key: str | Sequence[str] | None = None,
+        encryption_key_file: str | None = None,
+        encryption_key_env: str | None = None,
+    ) -> None:
+        """The same for asyncio."""
+        to = {name: value for name, value in locals().items() if name != "self" and value is not None}
+        await self._acall("session_move", to=to)
 
     def allows(self, url: str) -> bool:
         """Whether the session's access token may be sent to this URL.
