@@ -184,7 +184,12 @@ def test_instances_that_are_frozen_in_the_middle_of_anything_lose_nothing(
     assert {(renewal["outcome"], renewal["reply"]) for renewal in server.log()} == {("ok", "written")}
 
 
-TIMEOUTS = {"connect_timeout_ms": 1000, "exchange_timeout_ms": 1000, "max_wait_ms": 60_000}
+KEYS = {
+    "connect_timeout_ms": 1000,
+    "exchange_timeout_ms": 1000,
+    "max_wait_ms": 60_000,
+    "session_lifetime_s": 3600,
+}
 
 
 def begin_a_renewal_and_freeze(instance: Instance, server: Server) -> None:
@@ -198,7 +203,7 @@ def begin_a_renewal_and_freeze(instance: Instance, server: Server) -> None:
 def test_an_instance_that_was_frozen_beyond_its_deadline_still_takes_the_answer(
     start: Callable[..., Instance], server: Server, attempt: Callable[[], Any]
 ) -> None:
-    instance = start(**TIMEOUTS)
+    instance = start(**KEYS)
     begin_a_renewal_and_freeze(instance, server)
     wait_for(lambda: attempt()["until_s"] < time.time() - 1)
     instance.thaw()
@@ -212,7 +217,7 @@ def test_only_an_instance_frozen_beyond_its_deadline_while_another_renews_loses_
     start: Callable[..., Instance], server: Server
 ) -> None:
     """The case "paused owner" of docs/guarantees.md."""
-    frozen, other = start(**TIMEOUTS), start(**TIMEOUTS)
+    frozen, other = start(**KEYS), start(**KEYS)
     begin_a_renewal_and_freeze(frozen, server)
     assert other.ask() == "rotation_lost"
     first, second = server.log()
