@@ -17,14 +17,14 @@ use redis::{Cmd, RedisResult, Value, cmd, pipe};
 use self::connect::{Common, Connection, Connector, text};
 use self::trouble::Failed;
 use super::pool::{Pool, Trouble};
-use super::row::{Row, state_named};
+use super::row::Row;
 use super::seal::Keys;
 use super::{Life, Listed, Now, Store, UNIX_CLOCK, Warning, new_owner};
 use crate::config::short_hash;
 use crate::error::{Error, Result};
 use crate::process::lock;
 use crate::secret::Secret;
-use crate::session::record::{Key, Owner, Record};
+use crate::session::record::{Key, Owner, Record, State};
 
 mod connect;
 mod safety;
@@ -264,7 +264,7 @@ impl Store for RedisStore {
                     [version, state, expires_at_ms] => listed.push(Listed {
                         version: text(version).and_then(|version| version.parse().ok()).unwrap_or_default(),
                         state: text(state)
-                            .and_then(|state| state_named(&state))
+                            .and_then(|state| State::named(&state))
                             .ok_or_else(|| self.unreadable(&session, NOT_OURS))?,
                         expires_at_ms: moment(expires_at_ms).flatten(),
                         session,
