@@ -57,9 +57,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def on_postgres(
-    site: dict[str, Any], postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Postgres:
+def on_postgres(site: dict[str, Any], postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Postgres:
     """Has that client keep its sessions in PostgreSQL, sealed with the key in a file."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     key = tmp_path / "evergrant.key"
