@@ -328,5 +328,5 @@ def test_gunicorn_and_celery_share_one_session_on_postgresql(
     issued = [token["token"] for kind in ("access_tokens", "refresh_tokens") for token in family[kind]]
     dump = on_postgres.dump()
     assert len(issued) > GENERATIONS
-    assert b"evergrant_session" in dump
+    assert b"alice" in dump
     assert not [token for token in issued if token.encode() in dump]
