@@ -19,6 +19,8 @@ mod pool;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod roots;
 mod row;
 pub mod seal;
 #[cfg(test)]
