@@ -3,13 +3,10 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use self::servers::{Certificates, Proxy, Redis, SAFE, certificates};
 use super::*;
 use crate::Status;
+use crate::store::servers::{self, Certificates, Proxy, Redis, SAFE, certificates};
 use crate::store::suite::{keeps_the_contract, key, record, says_when_an_outcome_is_unknown};
-
-#[path = "../../../tests/common/servers.rs"]
-mod servers;
 
 fn keys(seed: u8) -> Keys {
     Keys::new(&[[seed; 32]]).unwrap()
