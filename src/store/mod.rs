@@ -23,6 +23,9 @@ mod redis;
 mod roots;
 mod row;
 pub mod seal;
+#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
+#[path = "../../tests/common/servers.rs"]
+mod servers;
 #[cfg(test)]
 mod suite;
 

@@ -3,14 +3,11 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use self::servers::{Certificates, PgBouncer, Postgres, Proxy, certificates};
 use super::*;
 use crate::Status;
 use crate::session::record::Record;
+use crate::store::servers::{self, Certificates, PgBouncer, Postgres, Proxy, certificates};
 use crate::store::suite::{keeps_the_contract, key, record, says_when_an_outcome_is_unknown};
-
-#[path = "../../../tests/common/servers.rs"]
-mod servers;
 
 fn keys(seed: u8) -> Keys {
     Keys::new(&[[seed; 32]]).unwrap()

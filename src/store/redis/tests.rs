@@ -1,15 +1,13 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use self::servers::{Certificates, Proxy, Redis, SAFE, certificates};
 use super::*;
 use crate::Status;
+use crate::store::servers::{self, Certificates, Proxy, Redis, SAFE, certificates};
 use crate::store::suite::{keeps_the_contract, key, record, says_when_an_outcome_is_unknown};
-
-#[path = "../../../tests/common/servers.rs"]
-mod servers;
 
 fn keys(seed: u8) -> Keys {
     Keys::new(&[[seed; 32]]).unwrap()
@@ -301,14 +299,25 @@ fn a_write_is_with_a_replica_when_it_is_done() {
     // Where the machine is too busy for the replica, there is a warning; not each time.
     for version in 1_i64.. {
         let store = store(&master.url());
+        store.load(&key("a")).unwrap();
         let expected = Some(version - 1).filter(|version| *version > 0);
-        assert!(store.compare_and_swap(&key("a"), expected, &record(version)).unwrap());
-        let warned = store.warnings(0);
-        if warned.is_empty() {
+        let follows = AtomicBool::new(false);
+        replica.signal(Signal::STOP);
+        let written = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_millis(100));
+                follows.store(true, Ordering::SeqCst);
+                replica.signal(Signal::CONT);
+            });
+            let done = store.compare_and_swap(&key("a"), expected, &record(version)).unwrap();
+            (done, store.warnings(0).is_empty(), follows.load(Ordering::SeqCst))
+        });
+        if let (done, true, follows) = written {
+            assert!(done && follows, "it waited for the replica");
             assert_eq!(replica.cli(&["HGET", &place.session("a"), "version"]), version.to_string());
             break;
         }
-        assert!(version < 50, "{warned:?}");
+        assert!(version < 50, "{:?}", store.warnings(0));
     }
 }
 
