@@ -162,7 +162,6 @@ def test_a_session_moves_to_another_store(
     alice: evergrant.Session, open_client: OpenClient, server: Server, tmp_path: Path
 ) -> None:
     token = alice.token()
-    assert token.generation
     there = f"sqlite:{tmp_path}/elsewhere.db"
     alice.move(there, encryption_key=KEY)
     with pytest.raises(evergrant.StoreError) as caught:
