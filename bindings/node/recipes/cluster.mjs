@@ -1,4 +1,5 @@
-// A cluster of HTTP servers that share one session, here through Redis: any number of workers, on any number of machines.
+// A cluster of HTTP servers that share one session, here through Redis: any number of workers, on any number of
+// machines.
 //
 //   EVERGRANT_CONFIG=client.json PORT=8080 node cluster.mjs
 //

@@ -36,7 +36,8 @@ export async function startRedis(t) {
     save: '',
   };
   const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, String(value)]);
-  const server = spawn('setpriv', ['--pdeathsig=INT', '--', 'redis-server', ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const command = ['--pdeathsig=INT', '--', 'redis-server', ...args];
+  const server = spawn('setpriv', command, { stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = once(server, 'exit');
   t.after(() => server.kill() && ended);
   let log = '';
