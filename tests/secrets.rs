@@ -312,9 +312,17 @@ fn configuration_errors_show_no_value() {
 
 /// `name`, `name` in path
 #[test]
-fn what_security_md_says_is_shown_is_there() {
+fn what_is_said_to_be_shown_is_there() {
+    let read = |page| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    assert!(named_tests(&read("SECURITY.md")) > 15);
+    let readme = read("README.md");
+    let (guarantees, _) = readme.split_once("## Guarantees").unwrap().1.split_once("\n## ").unwrap();
+    assert!(named_tests(guarantees) > 20);
+}
+
+/// How many tests a text names; each is where it says.
+fn named_tests(text: &str) -> usize {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
     let (mut names, mut found) = (Vec::new(), 0);
     for (n, part) in text.split('`').enumerate() {
         if n % 2 == 1 {
@@ -333,5 +341,5 @@ fn what_security_md_says_is_shown_is_there() {
             names.clear();
         }
     }
-    assert!(found > 15, "{found} tests are named");
+    found
 }

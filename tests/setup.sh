@@ -20,6 +20,7 @@ need ip iproute2
 need socat socat
 need setpriv util-linux
 need pgbouncer pgbouncer
+need redis-server redis-server
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 [ -e /usr/include/sqlite3.h ] || missing="$missing libsqlite3-dev"

@@ -448,7 +448,8 @@ export interface Configuration {
   userAgent?: string | undefined;
 
   /**
-   * `sqlite:PATH`, or `memory:` (private to the client). Default: one file for each `clientId` in the home directory.
+   * `sqlite:PATH`, `memory:` (private to the client), or for several machines `postgres://…`, `redis://…` or
+   * `rediss://…`, with an encryption key. Default: one file for each `clientId` in the home directory.
    */
   store?: string | undefined;
   /** Which sessions of the store are this client's. Default: token endpoint and `clientId`. */

@@ -19,8 +19,13 @@ mod pool;
 mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod roots;
 mod row;
 pub mod seal;
+#[cfg(all(test, any(feature = "postgres", feature = "redis")))]
+#[path = "../../tests/common/servers.rs"]
+mod servers;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod shared;
 #[cfg(test)]

@@ -99,6 +99,18 @@ impl<C: Connect> Pool<C> {
         &self.0.connector
     }
 
+    /// Uses none of its idle connections again.
+    #[cfg(feature = "redis")]
+    pub fn forget(&self) {
+        drop(self.0.forget_idle());
+    }
+
+    /// What a caller is told.
+    #[cfg(feature = "redis")]
+    pub fn error(&self, trouble: &Trouble) -> Error {
+        self.0.error(trouble, Instant::now())
+    }
+
     /// Does `work` with a connection, until the time that it is given. `repeatable`: once more if a connection that was
     /// there already turns out to be broken.
     pub fn call<T>(

@@ -15,6 +15,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+#[path = "redis_server.rs"]
+mod redis_server;
+#[allow(unused_imports)] // As above.
+pub use redis_server::{Redis, SAFE};
+
 /// The password of the user "postgres"; it must be percent-encoded in a URL, and must not be in any error.
 pub const PASSWORD: &str = "canary/pass?wörd@";
 const ENCODED: &str = "canary%2Fpass%3Fw%C3%B6rd%40";
@@ -241,6 +246,33 @@ impl Drop for PgBouncer {
     }
 }
 
+/// For TLS.
+pub struct Certificates {
+    /// The root's.
+    pub file: tempfile::NamedTempFile,
+    pub server: String,
+    pub server_key: String,
+}
+
+/// A root, and a server "localhost".
+pub fn certificates() -> Certificates {
+    let directory = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &str| {
+        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(directory.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30";
+    openssl(&format!("{new} -subj /CN=root -keyout ca.key -out ca.crt"));
+    openssl(&format!(
+        "{new} -subj /CN=localhost -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
+         -CA ca.crt -CAkey ca.key -keyout server.key -out server.crt"
+    ));
+    let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), read("ca.crt")).unwrap();
+    Certificates { file, server: read("server.crt"), server_key: read("server.key") }
+}
+
 const PASS: u8 = 0;
 const LOSE_REPLY: u8 = 1;
 const LOSE_COMMIT: u8 = 4;
@@ -338,7 +370,8 @@ impl Shared {
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             let is_commit = [&b"UPDATE 1"[..], b"INSERT 0 1"]
                 .iter()
-                .any(|tag| buffer[..length].windows(tag.len()).any(|part| part == *tag));
+                .any(|tag| buffer[..length].windows(tag.len()).any(|part| part == *tag))
+                || buffer[..length].starts_with(b":1\r\n");
             let now_lost = |mode| self.mode.compare_exchange(mode, PASS, Ordering::SeqCst, Ordering::SeqCst).is_ok();
             if is_reply && (now_lost(LOSE_REPLY) || is_commit && now_lost(LOSE_COMMIT)) {
                 break;

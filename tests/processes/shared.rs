@@ -3,12 +3,12 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::servers::Postgres;
+use crate::servers::{Postgres, Redis};
 use crate::stage::{STRICT, Stage, wait_for};
 
-fn on(postgres: &Postgres, database: &str) -> Value {
+fn on(url: String) -> Value {
     json!({
-        "store": postgres.url(database),
+        "store": url,
         "encryption_key": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
         "max_wait_ms": 50_000,
     })
@@ -16,11 +16,20 @@ fn on(postgres: &Postgres, database: &str) -> Value {
 
 #[test]
 fn children_use_their_parents_client_on_postgresql_while_its_threads_are_inside() {
+    let postgres = Postgres::shared();
+    children_use_their_parents_client(on(postgres.url(&postgres.database())));
+}
+
+#[test]
+fn children_use_their_parents_client_on_redis_while_its_threads_are_inside() {
+    let redis = Redis::start();
+    children_use_their_parents_client(on(redis.url()));
+}
+
+fn children_use_their_parents_client(config: Value) {
     const THREADS: usize = 4;
     const CHILDREN: usize = 10;
-    let postgres = Postgres::shared();
     let stage = Stage::new(STRICT);
-    let config = on(&postgres, &postgres.database());
     let (parent, _) = stage.open_with_session(config.clone());
     let hammer = parent.threads(THREADS, &["repeat", "renew", "alice"]);
     for number in 0..CHILDREN {
@@ -42,11 +51,20 @@ fn children_use_their_parents_client_on_postgresql_while_its_threads_are_inside(
 }
 
 #[test]
-fn a_process_that_was_stopped_in_the_middle_goes_on_where_it_was() {
+fn a_process_that_was_stopped_in_the_middle_on_postgresql_goes_on_where_it_was() {
     let postgres = Postgres::shared();
-    let stage = Stage::new(STRICT);
     let database = postgres.database();
-    let config = on(&postgres, &database);
+    goes_on_where_it_was(on(postgres.url(&database)), || postgres.end_connections(&database));
+}
+
+#[test]
+fn a_process_that_was_stopped_in_the_middle_on_redis_goes_on_where_it_was() {
+    let redis = Redis::start();
+    goes_on_where_it_was(on(redis.url()), || drop(redis.cli(&["CLIENT", "KILL", "TYPE", "normal"])));
+}
+
+fn goes_on_where_it_was(config: Value, end_connections: impl FnOnce()) {
+    let stage = Stage::new(STRICT);
     let (worker, token) = stage.open_with_session(config.clone());
     let other = stage.open(config);
     stage.delay_next(std::time::Duration::from_millis(300));
@@ -56,7 +74,7 @@ fn a_process_that_was_stopped_in_the_middle_goes_on_where_it_was() {
     // The answer comes, the others wait, and its connections to the store go.
     let waiting = other.tell(&["renew", "alice", &token.access_token]);
     wait_for("the answer", || (stage.renewals() == 2).then_some(()));
-    postgres.end_connections(&database);
+    end_connections();
     worker.process().signal(Signal::CONT);
     let renewed = worker.reply(&renewal).token();
     assert_eq!(renewed.generation, token.generation + 1);

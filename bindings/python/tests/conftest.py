@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 import evergrant
 from server import Server
+from stores import Postgres
 
 
 @pytest.fixture
@@ -42,6 +45,25 @@ def site(server: Server, tmp_path: Path) -> dict[str, Any]:
         "store": f"sqlite:{tmp_path}/sessions.db",
         "session_lifetime_s": 3600,
     }
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A server of a shared store."""
+    with ExitStack() as stack:
+        server = Postgres()
+        stack.callback(server.stop)
+        yield server
+
+
+@pytest.fixture
+def on_postgres(site: dict[str, Any], postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Postgres:
+    """Has that client keep its sessions in PostgreSQL, sealed with the key in a file."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    key = tmp_path / "evergrant.key"
+    key.write_bytes(base64.b64encode(os.urandom(32)))
+    site.update(store=postgres.url, encryption_key_file=str(key))
+    return postgres
 
 
 @pytest.fixture

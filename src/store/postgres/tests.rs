@@ -3,14 +3,11 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use self::servers::{PgBouncer, Postgres, Proxy};
 use super::*;
 use crate::Status;
 use crate::session::record::Record;
+use crate::store::servers::{self, Certificates, PgBouncer, Postgres, Proxy, certificates};
 use crate::store::suite::{keeps_the_contract, key, record, says_when_an_outcome_is_unknown};
-
-#[path = "../../../tests/common/servers.rs"]
-mod servers;
 
 fn keys(seed: u8) -> Keys {
     Keys::new(&[[seed; 32]]).unwrap()
@@ -259,36 +256,6 @@ fn tls_is_what_sslmode_says() {
         let message = refusal(&refused);
         assert!(message.contains("TLS") && message.contains("sslrootcert"), "{refused}: {message}");
     }
-}
-
-struct Certificates {
-    /// The root's.
-    file: tempfile::NamedTempFile,
-    server: String,
-    server_key: String,
-}
-
-/// A root, and a server "localhost".
-fn certificates() -> Certificates {
-    let directory = tempfile::tempdir().unwrap();
-    let openssl = |arguments: &str| {
-        let output = std::process::Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(directory.path())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30";
-    openssl(&format!("{new} -subj /CN=root -keyout ca.key -out ca.crt"));
-    openssl(&format!(
-        "{new} -subj /CN=localhost -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
-         -CA ca.crt -CAkey ca.key -keyout server.key -out server.crt"
-    ));
-    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), read("ca.crt")).unwrap();
-    Certificates { file, server: read("server.crt"), server_key: read("server.key") }
 }
 
 #[test]

@@ -2,21 +2,20 @@
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as Encrypted;
+
+use crate::store::roots::Roots;
 
 /// `sslmode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,15 +44,6 @@ impl Mode {
     }
 }
 
-/// Who may sign for a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Roots {
-    /// Whom this machine trusts.
-    Platform,
-    /// The certificates in this file, in PEM.
-    File(PathBuf),
-}
-
 /// Makes the TLS part of connections; reads certificates when the first one is made.
 pub struct Tls {
     mode: Mode,
@@ -72,7 +62,7 @@ impl Tls {
         }
         let provider = Arc::new(ring::default_provider());
         let trusted = match self.mode {
-            Mode::VerifyCa | Mode::VerifyFull => Some(self.trusted(&provider)?),
+            Mode::VerifyCa | Mode::VerifyFull => Some(self.roots.verifier("sslrootcert", &provider)?),
             Mode::Disable | Mode::Prefer | Mode::Require => None,
         };
         let verifier = Verifier { trusted, any_name: self.mode == Mode::VerifyCa, provider: Arc::clone(&provider) };
@@ -82,19 +72,6 @@ impl Tls {
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         Ok(Arc::clone(self.config.get_or_init(|| Arc::new(config))))
-    }
-
-    fn trusted(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-        let Roots::File(path) = &self.roots else {
-            return Ok(Arc::new(rustls_platform_verifier::Verifier::new(Arc::clone(provider))?));
-        };
-        let unreadable = |why: String| Error::General(format!("sslrootcert {} cannot be used: {why}", path.display()));
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))? {
-            roots.add(certificate.map_err(|error| unreadable(error.to_string()))?)?;
-        }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
-        Ok(verifier.map_err(|error| unreadable(error.to_string()))?)
     }
 }
 

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use super::tls::{Mode, Roots};
+use super::tls::Mode;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
+use crate::store::roots::Roots;
 
 /// Where to connect to, and how.
 pub struct Server {

@@ -364,22 +364,26 @@ fn accept(shared: &Arc<Shared>, mut listener: TcpListener, serve: fn(&Shared, &m
         let number = gate.last_connection;
         gate.connections.insert(number, (door, second));
         drop(gate);
+        // Before its thread runs: who asks after a later connection must not find this one unopened.
+        count_open(shared, door, 1);
         let started = start(shared, "connection", move |shared| converse(&shared, door, number, stream, serve));
         if started.is_err() {
             shared.gate().connections.remove(&number);
+            count_open(shared, door, -1);
         }
     }
 }
 
+fn count_open(shared: &Shared, door: Door, change: i64) {
+    if door == Door::Front {
+        let stats = &mut shared.state().stats;
+        stats.connections += u64::from(change > 0);
+        stats.connections_open = stats.connections_open.saturating_add_signed(change);
+    }
+}
+
 fn converse(shared: &Shared, door: Door, number: u64, stream: TcpStream, serve: fn(&Shared, &mut Connection)) {
-    let idle = {
-        let mut state = shared.state();
-        if door == Door::Front {
-            state.stats.connections += 1;
-            state.stats.connections_open += 1;
-        }
-        state.options.idle_timeout_ms.map(Duration::from_millis).filter(|_| door == Door::Front)
-    };
+    let idle = shared.state().options.idle_timeout_ms.map(Duration::from_millis).filter(|_| door == Door::Front);
     let connection = Connection::new(number, stream, idle);
     if let Ok(mut connection) = connection {
         serve(shared, &mut connection);
@@ -390,10 +394,7 @@ fn converse(shared: &Shared, door: Door, number: u64, stream: TcpStream, serve: 
     } else {
         shared.gate().connections.remove(&number);
     }
-    if door == Door::Front {
-        let mut state = shared.state();
-        state.stats.connections_open = state.stats.connections_open.saturating_sub(1);
-    }
+    count_open(shared, door, -1);
     shared.gate_moved.notify_all();
 }
 

@@ -34,6 +34,10 @@ class Client:
     >>> client.close()
     True
 
+    Sessions live in a SQLite file of this user unless ``store`` says otherwise. Several machines share them through
+    ``"postgres://..."`` or ``"redis://..."``, with the same ``encryption_key_file`` on each; :meth:`Session.move` takes
+    a session to another store.
+
     All methods may be called from any thread, and in forked children. Those that may wait come twice: ``close()``
     blocks the calling thread only, ``aclose()`` is for asyncio. All raise :class:`EvergrantError`. A client that is
     used in a ``with`` or ``async with`` statement is closed at its end.

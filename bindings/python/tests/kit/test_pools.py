@@ -1,4 +1,4 @@
-"""The recipes for process pools, with the real thing: multiprocessing, Celery and gunicorn.
+"""The recipes for process pools, with the real thing: multiprocessing, Celery and gunicorn, also on PostgreSQL.
 
 Workers are recycled all the time, and one session stays renewed with one request for each life of a token.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import pytest
 
 import evergrant
 from server import LIMIT_S, Server, wait_for
+from stores import Postgres
 
 HERE = Path(__file__).parent
 RECIPES = HERE.parents[1] / "recipes"
@@ -93,7 +95,12 @@ def running(command: list[str], environment: dict[str, str], log: Path) -> Itera
     """A server program in a process group of its own, of which nothing is left at the end."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=log.parent,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         yield process
@@ -269,3 +276,57 @@ def test_a_gunicorn_worker_that_ends_loses_nothing(
             master.send_signal(signal.SIGHUP)
             wait_for(lambda: (tmp_path / "log").read_bytes().count(b"Worker exiting") == 1)
     assert_nothing_was_lost(server, open_client)
+
+
+# ---- both, on PostgreSQL ----
+
+
+def machine(environment: dict[str, str], directory: Path) -> dict[str, str]:
+    """What a program has on a machine of its own: its configuration, its key, its home."""
+    directory.mkdir()
+    configuration = json.loads(Path(environment["EVERGRANT_CONFIG"]).read_text())
+    shutil.copy(configuration["encryption_key_file"], directory / "evergrant.key")
+    (directory / "config.json").write_text(json.dumps({**configuration, "encryption_key_file": "evergrant.key"}))
+    return {
+        **environment,
+        "EVERGRANT_CONFIG": str(directory / "config.json"),
+        "HOME": str(directory),
+        "XDG_STATE_HOME": str(directory / "state"),
+    }
+
+
+def test_gunicorn_and_celery_share_one_session_on_postgresql(
+    on_postgres: Postgres,
+    environment: dict[str, str],
+    celery_app: celery.Celery,
+    server: Server,
+    tmp_path: Path,
+) -> None:
+    web, work = tmp_path / "web", tmp_path / "work"
+    answers: list[httpx.Response] = []
+    tasks: list[tuple[int, int]] = []
+    reloads = 0
+    with (
+        gunicorn(machine(environment, web), web, workers=3, max_requests=5) as (master, http),
+        celery_worker(machine(environment, work), work / "log", processes=2, tasks_per_child=4) as worker,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        while server.renewals() < GENERATIONS - 1:
+            sent = [celery_app.send_task("celery_app.use", [server.url + PATH]) for _ in range(6)]
+            answers += pool.map(http.get, [PATH] * 9)
+            tasks += [task.get(timeout=LIMIT_S, interval=0.02) for task in sent]
+            if reloads < server.renewals():
+                master.send_signal(signal.SIGHUP)
+                reloads += 1
+        wait_until_nothing_is_recycled(worker)
+    assert {answer.status_code for answer in answers} == {status for _, status in tasks} == {200}
+    assert len({answer.headers["X-Pid"] for answer in answers}) > 3
+    assert len({pid for pid, _ in tasks}) > 2
+    assert_one_renewal_for_each_life(server)
+    # The database holds no token.
+    (family,) = server.control("tokens")
+    issued = [token["token"] for kind in ("access_tokens", "refresh_tokens") for token in family[kind]]
+    dump = on_postgres.dump()
+    assert len(issued) > GENERATIONS
+    assert b"alice" in dump
+    assert not [token for token in issued if token.encode() in dump]
