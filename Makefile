@@ -157,7 +157,7 @@ uninstall: ## Remove what `make install` with the same variables has installed
 test: test-setup ## Test everything: the core, the C interface, the packages, real servers, real processes
 	$(CARGO) test --workspace
 	tests/concurrency.sh
-	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages test-machines
+	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages
 
 .PHONY: check
 check: test-setup dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation
