@@ -31,6 +31,13 @@ impl Redis {
         let of = format!("replicaof=127.0.0.1 {}", master.port);
         let replica = Self::with(&[&SAFE[..], &[&of, "repl-diskless-sync-delay=0"]].concat());
         wait_until("the replica", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
+        // The master notices later, and does not wait for it before.
+        wait_until("the master", || {
+            let followers = master.cli(&["INFO", "replication"]);
+            followers
+                .lines()
+                .any(|line| line.contains(&format!("port={}", replica.port)) && line.contains("state=online"))
+        });
         replica
     }
 
@@ -63,7 +70,12 @@ impl Redis {
     /// SIGSTOP and SIGCONT.
     pub fn signal(&self, signal: Signal) {
         let server = self.server.lock().unwrap();
-        kill_process(Pid::from_child(server.as_ref().unwrap()), signal).unwrap();
+        let pid = Pid::from_child(server.as_ref().unwrap());
+        kill_process(pid, signal).unwrap();
+        if signal == Signal::STOP {
+            let state = || fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
+            wait_until("the stop", || state().rsplit(')').next().unwrap().starts_with(" T"));
+        }
     }
 
     /// Writes a file that the server may read.
