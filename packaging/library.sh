@@ -36,6 +36,9 @@ rustc=${RUSTC:-rustc}
 separator=$(printf '\037')
 flags="$flags${flags:+$separator}--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=registry"
 flags="$flags$separator--remap-path-prefix=$PWD=evergrant"
+# Where the sources of the standard library are installed (rust-src), rustc names them; elsewhere it names these.
+std=$("$rustc" --print sysroot)/lib/rustlib/src/rust
+flags="$flags$separator--remap-path-prefix=$std=/rustc/$("$rustc" -vV | sed -n 's/^commit-hash: //p')"
 CARGO_ENCODED_RUSTFLAGS=$flags cargo-zigbuild zigbuild --quiet --locked --lib --release \
 	--target "$target$version" --target-dir build/zig >&2
 echo "build/zig/$target/release/libevergrant.so"
