@@ -234,6 +234,9 @@ export type Reason =
   | 'lost_reply'
   | 'state_directory'
   | 'store_rolled_back'
+  | 'store_not_durable'
+  | 'moving'
+  | 'moved'
   | 'client_refused'
   | 'server_unavailable'
   | 'network'
@@ -324,7 +327,7 @@ export interface PasswordRequest {
   scope?: string | undefined;
 }
 
-export type SessionState = 'active' | 'in_doubt' | 'ended' | 'signed_out';
+export type SessionState = 'active' | 'in_doubt' | 'ended' | 'signed_out' | 'moving' | 'moved';
 
 export interface SessionEntry {
   session: string;
@@ -386,6 +389,7 @@ export interface Event {
     | 'ended'
     | 'saved'
     | 'signed_out'
+    | 'moved'
     | 'commit_pending'
     | 'signature_mismatch'
     | 'store_warning'
