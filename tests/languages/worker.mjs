@@ -85,8 +85,8 @@ async function team(until) {
   const untilMs = await until;
   return merge(await Promise.all(workers.map(async (worker) => {
     worker.postMessage(untilMs);
-    const [report] = await once(worker, 'message');
-    await once(worker, 'exit');
+    // Node may emit both in one turn, and then a listener for the second comes too late.
+    const [[report]] = await Promise.all([once(worker, 'message'), once(worker, 'exit')]);
     return report;
   })));
 }
