@@ -215,10 +215,13 @@ impl<In: Transport> Transport for Whole<In> {
     }
 }
 
-/// `content-length: 1`, which [`EMPTY_BODY`] needs, becomes `content-length: 0`.
-fn announce_no_body(head: &mut [u8]) {
-    const LENGTH: &[u8] = b"content-length: 1\r";
-    if let Some(at) = head.windows(LENGTH.len()).position(|window| window.eq_ignore_ascii_case(LENGTH)) {
-        head[at + LENGTH.len() - 2] = b'0';
+/// `content-length: 1`, which [`EMPTY_BODY`] needs, becomes `content-length: 0`, or nothing in a GET (RFC 9110 §8.6).
+fn announce_no_body(head: &mut Vec<u8>) {
+    const LENGTH: &[u8] = b"content-length: 1\r\n";
+    let Some(at) = head.windows(LENGTH.len()).position(|window| window.eq_ignore_ascii_case(LENGTH)) else { return };
+    if head.starts_with(b"GET ") {
+        head.drain(at..at + LENGTH.len());
+    } else {
+        head[at + LENGTH.len() - 3] = b'0';
     }
 }

@@ -32,8 +32,19 @@ pub struct Http {
     agent: Agent,
 }
 
-/// A POST of form parameters.
+/// A method of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Has no body: `form` is `None`.
+    Get,
+    /// Sends form parameters.
+    Post,
+}
+
+/// A request for JSON.
 pub struct Request<'a> {
+    /// What to do.
+    pub method: Method,
     /// Where to.
     pub endpoint: &'a str,
     /// `User-Agent`.
@@ -175,9 +186,11 @@ impl Request<'_> {
     }
 
     fn head(&self, length: usize) -> Result<ureq::http::request::Builder, ureq::http::Error> {
-        let mut head = HttpRequest::post(self.endpoint)
-            .header(header::USER_AGENT, self.user_agent)
-            .header(header::CONTENT_LENGTH, length);
+        let head = match self.method {
+            Method::Get => HttpRequest::get(self.endpoint),
+            Method::Post => HttpRequest::post(self.endpoint),
+        };
+        let mut head = head.header(header::USER_AGENT, self.user_agent).header(header::CONTENT_LENGTH, length);
         if self.form.is_some() {
             head = head.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         }

@@ -26,7 +26,9 @@ fn read_request(stream: &mut BufReader<&TcpStream>) -> Option<String> {
             return None;
         }
     }
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")).map(|length| length.parse().unwrap());
+    let length = length.unwrap_or_default();
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
     Some(head + &String::from_utf8(body).unwrap())
@@ -41,6 +43,7 @@ fn answering(answer: &'static [u8]) -> String {
 
 fn request(endpoint: &str) -> Request<'_> {
     Request {
+        method: Method::Post,
         endpoint,
         user_agent: "test/1",
         authorization: Some(Secret::new("Basic eDp5")),
@@ -110,6 +113,14 @@ fn the_request_on_the_wire() {
     let wire = hear.recv().unwrap();
     assert!(wire.contains("\r\nrefresh_token: canary\r\n") && wire.contains("\r\ncontent-length: 0\r\n"), "{wire}");
     assert!(wire.ends_with("\r\n\r\n") && !wire.contains("content-type"), "{wire}");
+
+    let get = Request { method: Method::Get, authorization: None, form: None, ..request(&endpoint) };
+    http.send(&get, within(5_000, 5_000), &|| Ok(())).map_err(|_| "failed").unwrap();
+    let wire = hear.recv().unwrap();
+    let mut lines: Vec<&str> = wire.lines().collect();
+    assert_eq!((lines.remove(0), lines.pop()), ("GET /token HTTP/1.1", Some("")));
+    lines.sort();
+    assert_eq!(lines, ["accept: application/json", &format!("host: {host}"), "user-agent: test/1"]);
 }
 
 #[test]
@@ -133,13 +144,14 @@ fn a_shut_gate_lets_no_byte_out() {
         let _ = stream.read_to_end(&mut bytes);
         heard.send(bytes).unwrap();
     });
-    for form in [Some(Secret::new("token=canary")), None] {
+    let bodies = [(Method::Post, Some(Secret::new("token=canary"))), (Method::Post, None), (Method::Get, None)];
+    for (method, form) in bodies {
         let asked = Cell::new(0);
         let gate = || {
             asked.set(asked.get() + 1);
             Err("another party has the session".to_owned())
         };
-        let result = Http::new().send(&Request { form, ..request(&endpoint) }, within(5_000, 5_000), &gate);
+        let result = Http::new().send(&Request { method, form, ..request(&endpoint) }, within(5_000, 5_000), &gate);
         let failure = not_sent(result);
         assert!(failure.message.contains("another party has the session"), "{}", failure.message);
         assert_eq!(asked.get(), 1);

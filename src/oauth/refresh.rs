@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::http::{Failed, Http, Request, Response, form};
+use super::http::{Failed, Http, Method, Request, Response, form};
 use super::salesforce::Verdict;
 use super::server_error::{Scrub, ServerError, failure, said};
 use super::{Deadline, Failure, Outcome, client_auth, endpoints, salesforce};
@@ -44,6 +44,7 @@ fn request<'a>(registration: &'a Registration, refresh_token: &'a Secret) -> Req
         }
     };
     Request {
+        method: Method::Post,
         endpoint: &registration.token_endpoint,
         user_agent: &registration.user_agent,
         authorization: client_auth::authorization(registration),

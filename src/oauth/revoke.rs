@@ -1,6 +1,6 @@
 //! Token revocation (RFC 7009).
 
-use super::http::{Failed, Http, Request, form};
+use super::http::{Failed, Http, Method, Request, form};
 use super::salesforce::{self, Verdict};
 use super::server_error::{Scrub, ServerError, failure, said};
 use super::{Deadline, Failure, client_auth, endpoints};
@@ -29,6 +29,7 @@ pub fn revoke(
     parameters.extend((!hint.is_empty()).then_some(("token_type_hint", hint)));
     parameters.extend(client_auth::parameters(registration));
     let request = Request {
+        method: Method::Post,
         endpoint,
         user_agent: &registration.user_agent,
         authorization: client_auth::authorization(registration),
