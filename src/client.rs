@@ -40,7 +40,7 @@ pub fn refresh(request_json: &str) -> Result<Secret> {
         first_byte: now + registration.connect_timeout,
         answer: now + registration.connect_timeout + registration.exchange_timeout,
     };
-    let http = renewer::http();
+    let http = renewer::http(&registration.transport);
     match oauth::refresh::refresh(&http, registration, &refresh_token, deadline, &|| Ok(())) {
         Outcome::Done(answer) => answer.whole(),
         outcome => Err(bare_failure(&outcome)),
