@@ -173,8 +173,11 @@ impl Tunnel {
         stream.get_mut().buffers().output().fill(0);
         match answer.map_err(|error| trouble(error.into()))? {
             200..=299 => Ok(stream.into_inner().boxed()),
-            407 if self.proxy.user.is_some() => Err(refusal("refuses the user and the password in it", 407)),
-            407 => Err(refusal("wants a user and a password: http://USER:PASSWORD@host:port", 407)),
+            // Some say 401.
+            status @ (401 | 407) => Err(match self.proxy.user {
+                Some(_) => refusal("refuses the user and the password in it", status),
+                None => refusal("wants a user and a password: http://USER:PASSWORD@host:port", status),
+            }),
             status => Err(refusal("does not connect to the server", status)),
         }
     }
