@@ -116,6 +116,15 @@ pub struct Warning {
     pub message: String,
 }
 
+/// Called from any thread: it must not wait.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Somebody waits for other parties to write, until this is dropped.
+pub trait Watch: Send + Sync {
+    /// Whether the store tells of it at the moment.
+    fn hears(&self) -> bool;
+}
+
 /// A place for records with one writing operation, compare-and-swap.
 ///
 /// Every function may be called from any thread. Errors are [`crate::error::Status::Store`] and say what to do.
@@ -151,6 +160,12 @@ pub trait Store: Send + Sync {
     /// What has turned out so far, less the first `told`. Every client tells it in its events.
     fn warnings(&self, _told: usize) -> Vec<Warning> {
         Vec::new()
+    }
+
+    /// Has `wake` called when another party has written a record of this grant without an attempt in it, as far as the
+    /// store can tell. `None`: it never can.
+    fn watch(&self, _grant: Id, _wake: Wake) -> Option<Box<dyn Watch>> {
+        None
     }
 
     /// Whether all parties are processes of this machine: then an owner that is known alive is waited for longer.

@@ -78,6 +78,12 @@ struct Outage {
     looking: bool,
 }
 
+impl<C: Connect> Clone for Pool<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl<C: Connect> Pool<C> {
     /// Connects nothing.
     pub fn new(connector: C) -> Self {

@@ -12,15 +12,17 @@ use tokio_postgres::Row as Cells;
 use tokio_postgres::types::{ToSql, Type};
 
 use self::connect::{Connection, Connector};
+use self::listen::Listener;
 use super::pool::Pool;
 use super::row::Row;
 use super::seal::Keys;
-use super::{Life, Listed, Now, Store, UNIX_CLOCK, Warning, new_owner};
+use super::{Life, Listed, Now, Store, UNIX_CLOCK, Wake, Warning, Watch, new_owner};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
-use crate::session::record::{Key, Owner, Record, State};
+use crate::session::record::{Id, Key, Owner, Record, State};
 
 mod connect;
+mod listen;
 mod schema;
 mod tls;
 mod trouble;
@@ -52,6 +54,7 @@ pub struct PostgresStore {
     read_only: bool,
     owner: Owner,
     pool: Pool<Connector>,
+    listener: Arc<Listener>,
 }
 
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -68,7 +71,7 @@ fn number<'a>(value: &'a (impl ToSql + Sync)) -> Parameter<'a> {
 pub fn open(url: &Secret, keys: Keys, read_only: bool) -> Result<Arc<dyn Store>> {
     let server = url::parse(url)?;
     let pool = Pool::new(Connector::new(server, read_only)?);
-    Ok(Arc::new(PostgresStore { keys, read_only, owner: new_owner()?, pool }))
+    Ok(Arc::new(PostgresStore { keys, read_only, owner: new_owner()?, pool, listener: Arc::default() }))
 }
 
 impl PostgresStore {
@@ -78,8 +81,8 @@ impl PostgresStore {
         })
     }
 
-    /// Whether the one row was written.
-    fn wrote(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<bool> {
+    /// Whether the one row was written. Those who wait for a record of `settled` are told.
+    fn wrote(&self, statement: &str, parameters: &[Parameter<'_>], settled: Option<Id>) -> Result<bool> {
         if self.read_only {
             return Err(Error::store(format!(
                 "{} is not written by this client, whose configuration says renews: false.",
@@ -87,8 +90,12 @@ impl PostgresStore {
             )));
         }
         let work = |connection: &mut Connection, until: Instant| {
+            let settled = settled.filter(|_| self.pool.connector().notifies());
             loop {
-                let changed = connection.execute(until, statement, parameters);
+                let changed = match settled {
+                    Some(grant) => connection.execute_and_tell(until, statement, parameters, &grant.to_string()),
+                    None => connection.execute(until, statement, parameters),
+                };
                 match changed {
                     Ok(changed) => return Ok(changed == 1),
                     // A server that isolates more strictly: it was certainly not written.
@@ -141,16 +148,16 @@ impl Store for PostgresStore {
             (&row.sealed, Type::BYTEA),
         ];
         match &expected {
-            None => self.wrote(INSERT, &parameters),
+            None => self.wrote(INSERT, &parameters, None),
             Some(expected) => {
                 parameters.push(number(expected));
-                self.wrote(UPDATE, &parameters)
+                self.wrote(UPDATE, &parameters, record.attempt.is_none().then_some(record.grant))
             }
         }
     }
 
     fn delete(&self, key: &Key, version: i64) -> Result<bool> {
-        self.wrote(DELETE, &[text(&&*key.namespace), text(&&*key.session), number(&version)])
+        self.wrote(DELETE, &[text(&&*key.namespace), text(&&*key.session), number(&version)], None)
     }
 
     fn list(&self, namespace: &str, after: Option<&str>, limit: u32) -> Result<Vec<Listed>> {
@@ -186,6 +193,10 @@ impl Store for PostgresStore {
 
     fn is_local(&self) -> bool {
         false
+    }
+
+    fn watch(&self, grant: Id, wake: Wake) -> Option<Box<dyn Watch>> {
+        Some(self.listener.watch(&self.pool, grant, wake))
     }
 }
 

@@ -6,11 +6,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Listed, Now, Store, Warning};
+use super::{Listed, Now, Store, Wake, Warning, Watch};
 use crate::clock;
 use crate::error::Result;
 use crate::process::lock;
-use crate::session::record::{Key, Owner, Record};
+use crate::session::record::{Id, Key, Owner, Record};
 
 /// A store that several machines share.
 pub struct Shared {
@@ -85,6 +85,10 @@ impl Store for Shared {
 
     fn is_local(&self) -> bool {
         self.store.is_local()
+    }
+
+    fn watch(&self, grant: Id, wake: Wake) -> Option<Box<dyn Watch>> {
+        self.store.watch(grant, wake)
     }
 }
 

@@ -21,6 +21,8 @@ const SOON: Duration = Duration::from_secs(2);
 const TRUST_MS: i64 = 2000;
 /// The first and the longest wait between two looks at another party's attempt.
 const POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+/// The longest one where the store tells of its end.
+const POLL_TOLD: Duration = Duration::from_millis(250);
 
 impl Renewer {
     /// What a caller wants, from memory, from the store, or from a renewal that it starts or joins.
@@ -35,6 +37,7 @@ impl Renewer {
         let mut interval = POLL.0;
         let mut found = None;
         let mut looked_aside = false;
+        let mut watch = None;
         loop {
             self.check_open(&slot.key.session)?;
             if let Some(held) = self.in_memory(slot, &want) {
@@ -82,8 +85,14 @@ impl Renewer {
                     if Instant::now() >= until {
                         return self.out_of_time(slot, &want);
                     }
+                    if let (None, Some(record)) = (&watch, &loaded.record) {
+                        let slot = Arc::downgrade(slot);
+                        let wake = move || _ = slot.upgrade().inspect(|slot| slot.wake());
+                        watch = self.vault.store.watch(record.grant, Arc::new(wake));
+                    }
                     slot.time_to_poll(interval, until, || self.is_closing()).await;
-                    interval = (interval * 3 / 2).min(POLL.1);
+                    let told = watch.as_ref().is_some_and(|watch| watch.hears());
+                    interval = (interval * 3 / 2).min(if told { POLL_TOLD } else { POLL.1 });
                 }
                 Decision::Refuse(refusal) => {
                     // An answer that was set aside revives an end.

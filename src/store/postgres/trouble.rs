@@ -50,6 +50,11 @@ impl Failed {
         }
     }
 
+    /// The server is there and has answered.
+    pub fn is_said(&self) -> bool {
+        self.code().is_some()
+    }
+
     fn code(&self) -> Option<&SqlState> {
         match self {
             Failed::Said(error) => error.code(),
