@@ -1,6 +1,7 @@
 //! Where records are kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Server;
 use crate::error::Result;
@@ -131,6 +132,11 @@ pub trait Watch: Send + Sync {
 pub trait Store: Send + Sync {
     /// The record under this key, and the store's clock, in one round trip.
     fn load(&self, key: &Key) -> Result<(Option<Record>, Now)>;
+
+    /// The same for one who can do without: a server that gives no answer within this time counts as away.
+    fn load_within(&self, key: &Key, _limit: Duration) -> Result<(Option<Record>, Now)> {
+        self.load(key)
+    }
 
     /// Writes `record` if the record under this key has the version `expected` (`None`: if there is none).
     /// `false`: it has not, and nothing was written. Durable when it returns `true`. After an error the outcome is

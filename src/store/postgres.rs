@@ -6,14 +6,14 @@
 //! speak PostgreSQL's protocol.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Row as Cells;
 use tokio_postgres::types::{ToSql, Type};
 
 use self::connect::{Connection, Connector};
 use self::listen::Listener;
-use super::pool::Pool;
+use super::pool::{CALL, Does, Pool};
 use super::row::Row;
 use super::seal::Keys;
 use super::{Life, Listed, Now, Store, UNIX_CLOCK, Wake, Warning, Watch, new_owner};
@@ -75,8 +75,8 @@ pub fn open(url: &Secret, keys: Keys, read_only: bool) -> Result<Arc<dyn Store>>
 }
 
 impl PostgresStore {
-    fn rows(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Cells>> {
-        self.pool.call(true, |connection, until| {
+    fn rows(&self, limit: Duration, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Cells>> {
+        self.pool.call(Does::Read(limit), |connection, until| {
             connection.query(until, statement, parameters).map_err(trouble::Failed::trouble)
         })
     }
@@ -104,7 +104,7 @@ impl PostgresStore {
                 }
             }
         };
-        self.pool.call(false, work)
+        self.pool.call(Does::Write, work)
     }
 
     fn unreadable(&self, session: &str, why: impl std::fmt::Display) -> Error {
@@ -114,7 +114,11 @@ impl PostgresStore {
 
 impl Store for PostgresStore {
     fn load(&self, key: &Key) -> Result<(Option<Record>, Now)> {
-        let rows = self.rows(LOAD, &[text(&&*key.namespace), text(&&*key.session)])?;
+        self.load_within(key, CALL)
+    }
+
+    fn load_within(&self, key: &Key, limit: Duration) -> Result<(Option<Record>, Now)> {
+        let rows = self.rows(limit, LOAD, &[text(&&*key.namespace), text(&&*key.session)])?;
         let read = |cells: &Cells| -> std::result::Result<_, tokio_postgres::Error> {
             let row = match cells.try_get::<_, Option<i64>>(1)? {
                 None => None,
@@ -163,7 +167,7 @@ impl Store for PostgresStore {
     fn list(&self, namespace: &str, after: Option<&str>, limit: u32) -> Result<Vec<Listed>> {
         let after = after.unwrap_or_default();
         let limit = i64::from(limit);
-        let rows = self.rows(LIST, &[text(&namespace), text(&after), number(&limit)])?;
+        let rows = self.rows(CALL, LIST, &[text(&namespace), text(&after), number(&limit)])?;
         let read = |cells: &Cells| {
             let state: String = cells.try_get(1).ok()?;
             Some(Listed {

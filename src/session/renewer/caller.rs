@@ -19,6 +19,8 @@ use crate::sync::Instant;
 const SOON: Duration = Duration::from_secs(2);
 /// For so long a valid token is served from memory after its store could not be asked.
 const TRUST_MS: i64 = 2000;
+/// With a valid token nobody waits longer for a store that is silent.
+const GLANCE: Duration = Duration::from_secs(1);
 /// The first and the longest wait between two looks at another party's attempt.
 const POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 /// The longest one where the store tells of its end.
@@ -53,7 +55,11 @@ impl Renewer {
                     None => continue,
                 }
             }
-            let loaded = match self.load_at(slot) {
+            let looked = match self.still_valid(slot, &want) {
+                Some(_) => self.load_soon(slot, GLANCE),
+                None => self.load_at(slot),
+            };
+            let loaded = match looked {
                 Ok(loaded) => loaded,
                 Err(error) => match self.after_failure(slot, unspent(error).into(), &want, until).await? {
                     Some(held) => {

@@ -16,7 +16,7 @@ use super::trouble::Failed;
 use crate::process::lock;
 use crate::process::workers::Workers;
 use crate::session::record::Id;
-use crate::store::pool::{CONNECT, Pool};
+use crate::store::pool::{CONNECT, Does, Pool};
 use crate::store::{Wake, Watch, seal};
 
 /// Where it is told that a record has been written that nobody is busy with.
@@ -136,7 +136,7 @@ fn open(listener: &Weak<Listener>, pool: &Pool<Connector>) -> Result<Option<Conn
     let notify = |another: &mut Connection, until: Instant| {
         another.query(until, "SELECT pg_notify($1, '')", &[text(&probe)]).map_err(Failed::trouble)
     };
-    if let Err(error) = pool.call(true, notify) {
+    if let Err(error) = pool.call(Does::Read(CONNECT), notify) {
         return if error.retry_after_ms.is_some() { Err(Failed::Late) } else { Ok(None) };
     }
     let until = Instant::now() + PROBE;

@@ -208,7 +208,7 @@ fn a_silent_server_is_given_up_once_and_then_left_alone() {
     store.load(&key("a")).unwrap();
     proxy.fall_silent();
     let error = store.load(&key("a")).unwrap_err();
-    assert!(error.message.contains("no answer in 5 s"), "{error}");
+    assert!(error.message.contains("no answer in time"), "{error}");
     let before = proxy.connections();
     for _ in 0..100 {
         assert!(store.load(&key("a")).unwrap_err().retry_after_ms.is_some());
