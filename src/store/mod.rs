@@ -51,21 +51,17 @@ fn new_owner() -> Result<Owner> {
 
 /// Opens a store that several machines share. Connects nothing. `read_only`: for clients that never renew.
 pub fn open_shared(server: Server, url: &Secret, keys: Keys, read_only: bool) -> Result<Arc<dyn Store>> {
-    let store = match server {
+    match server {
         #[cfg(feature = "postgres")]
-        Server::Postgres => postgres::open(url, keys, read_only)?,
+        Server::Postgres => Ok(Arc::new(shared::Shared::new(postgres::open(url, keys, read_only)?))),
         #[cfg(feature = "redis")]
-        Server::Redis => redis::open(url, keys, read_only)?,
+        Server::Redis => Ok(Arc::new(shared::Shared::new(redis::open(url, keys, read_only)?))),
         #[cfg(not(all(feature = "postgres", feature = "redis")))]
         _ => {
             let _ = (url, keys, read_only);
-            return Err(crate::Error::invalid(format!("this library was built without {server:?} stores")));
+            Err(crate::Error::invalid(format!("this library was built without {server:?} stores")))
         }
-    };
-    #[cfg(any(feature = "postgres", feature = "redis"))]
-    return Ok(Arc::new(shared::Shared::new(store)));
-    #[cfg(not(any(feature = "postgres", feature = "redis")))]
-    Ok(store)
+    }
 }
 
 /// The clock of every shared store: Unix time of the server that answers. It is one clock for all servers: after a
