@@ -209,7 +209,7 @@ class Redis:
         """
         if failure == self.LATE:
             self._separate()
-            time.sleep(random.uniform(0, 3))
+            time.sleep(random.uniform(0, 5))
         hit()
         dead = self.primary
         dead.kill()
