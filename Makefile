@@ -163,6 +163,9 @@ test: test-setup ## Test everything: the core, the C interface, the packages, re
 check: test-setup dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	for features in "" postgres redis; do \
+		$(CARGO) clippy --quiet --lib --no-default-features --features "$$features" -- -D warnings || exit 1; \
+	done
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 	build/venv/packages/bin/ruff check --quiet tests/bindings
 	build/venv/packages/bin/ruff format --quiet --check tests/bindings

@@ -253,8 +253,8 @@ evergrant_status evergrant_client_stats(const evergrant_client *client,
  *     {"events": [{"n": 7, "at_s", "kind", "session", "outcome", "reason", "duration_ms"}], "next": 7, "dropped": 0}
  *
  * `kind` is `renewed`, `adopted`, `renewal_failed`, `ended`, `saved`, `signed_out`, `commit_pending`,
- * `signature_mismatch`, `store_warning`, `forgotten`, `revocation_failed`, or one that a later version adds. Only the
- * latest events are kept; `dropped` says how many were missed.
+ * `signature_mismatch`, `store_warning`, `forgotten`, `revocation_failed`, `moved`, or one that a later version adds.
+ * Only the latest events are kept; `dropped` says how many were missed.
  *
  * @param after        0 at first, then `next` of the previous answer.
  * @param max_wait_ms  How long to wait for the first event, in milliseconds; 0 only looks.
@@ -403,9 +403,9 @@ evergrant_status evergrant_session_allows(const evergrant_client *client,
                                           evergrant_error **error_out);
 
 /**
- * What the store knows of a session, without secrets: `state` (`active`, `in_doubt`, `ended`, `signed_out`),
- * `reason`, `version`, `generation`, `expires_at_s`, `expiry`, `renewed_at_s`, `attempt`, `retry_after_ms`, and
- * `history`, the latest 16 renewals.
+ * What the store knows of a session, without secrets: `state` (`active`, `in_doubt`, `ended`, `signed_out`,
+ * `moving`, `moved`), `reason`, `version`, `generation`, `expires_at_s`, `expiry`, `renewed_at_s`, `attempt`,
+ * `retry_after_ms`, and `history`, the latest 16 renewals.
  *
  * @param session   The session's name.
  * @param json_out  A JSON object. Owned: free with evergrant_string_free().

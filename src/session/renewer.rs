@@ -278,10 +278,18 @@ impl Renewer {
 
     /// The record as the store has it now, and the store's clock.
     pub fn load(&self, slot: &Slot) -> Result<(Option<Arc<Record>>, Now)> {
+        self.load_as(slot, || self.vault.store.load(&slot.key))
+    }
+
+    fn load_as(
+        &self,
+        slot: &Slot,
+        load: impl Fn() -> Result<(Option<Record>, Now)>,
+    ) -> Result<(Option<Arc<Record>>, Now)> {
         let read = Reading::now();
         count(&self.stats.store_reads);
         let (record, now) = loop {
-            let (mut record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
+            let (mut record, now) = load().map_err(|error| error.about(&slot.key.session))?;
             let seen = slot.seen();
             let goes_on = |record: &mut Record| {
                 seen.as_ref().is_some_and(|seen| seen.grant == record.grant && seen.generation <= record.generation)

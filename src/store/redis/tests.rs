@@ -209,7 +209,7 @@ fn a_silent_server_is_given_up_once_and_then_left_alone() {
     assert!(store.compare_and_swap(&key("a"), None, &record(1)).unwrap());
     proxy.fall_silent();
     let error = store.load(&key("a")).unwrap_err();
-    assert!(error.message.contains("no answer in 5 s"), "{error}");
+    assert!(error.message.contains("no answer in time"), "{error}");
     let before = proxy.connections();
     for _ in 0..100 {
         assert!(store.load(&key("a")).unwrap_err().retry_after_ms.is_some());
@@ -226,7 +226,7 @@ fn a_write_that_is_held_up_is_of_unknown_outcome() {
     assert!(store.compare_and_swap(&key("a"), None, &record(1)).unwrap());
     redis.cli(&["CLIENT", "PAUSE", "6000", "WRITE"]);
     let error = store.compare_and_swap(&key("a"), Some(1), &record(2)).unwrap_err();
-    assert!(error.message.contains("no answer in 5 s"), "{error}");
+    assert!(error.message.contains("no answer in time"), "{error}");
     // Whether the server still takes it or not, the record tells.
     servers::wait_until("the end of the pause", || match store.load(&key("a")) {
         Ok((Some(found), _)) if found.version == 2 => true,
