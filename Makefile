@@ -221,7 +221,7 @@ test-machines: test-setup dist test-server ## Test four machines on one session,
 	$(MAKE) --no-print-directory install $(STAGED)
 	for store in postgres redis; do \
 		$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT \
-			tests/machines/run.sh $$store 15 --trouble || exit 1; \
+			tests/machines/run.sh $$store 20 --trouble || exit 1; \
 	done
 
 .PHONY: prove

@@ -1,8 +1,8 @@
-"""The servers of shared stores, on the bridge: `url` is the key "store" for all machines, `fail()` does one of `FAILURES`
-and repairs it after a while, `end()` leaves nothing behind.
+"""The servers of shared stores, on the bridge: `url` is the key "store" for all machines, `fail()` does one of
+`FAILURES` and repairs it after a while, `end()` leaves nothing behind.
 
-`fail()` calls `hit` right before the blow, which waits until somebody is in the middle of a renewal. It returns what the
-store has lost of what it had said was written.
+`fail()` calls `hit` right before the blow, which waits until somebody is in the middle of a renewal. It returns what
+the store has lost of what it had said was written.
 """
 
 import glob
@@ -204,8 +204,8 @@ class Redis:
         wait_until("the separation", lambda: self.primary.info("connected_slaves") == "0")
 
     def fail(self, failure: str, hit: Callable[[], None], away_s: float) -> Lost | None:
-        """The primary dies. A replica that was in step has all that anybody was told is written. A late one has lost its
-        link a while before: what came since then is lost.
+        """The primary dies. A replica that was in step has all that anybody was told is written. A late one has lost
+        its link a while before: what came since then is lost.
         """
         if failure == self.LATE:
             self._separate()

@@ -216,8 +216,8 @@ def run(fleet: "Fleet", store: Any, seconds: int) -> None:
     calls = sum(report["calls"] for report in reports.values())
     reasons = Counter(day.ends.values())
     print(
-        f"{len(day.troubles)} troubles of 4 machines in {seconds} s: {len(log)} requests, {len(lost)} losses, all explained "
-        f"({', '.join(f'{count} {case}' for case, count in Counter(lost).items()) or 'none'}; "
+        f"{len(day.troubles)} troubles of 4 machines in {seconds} s: {len(log)} requests, {len(lost)} losses, all "
+        f"explained ({', '.join(f'{count} {case}' for case, count in Counter(lost).items()) or 'none'}; "
         f"{', '.join(f'{count} {reason}' for reason, count in reasons.items()) or 'no reason'}); "
         f"{calls} tokens handed out, all valid; calls without one: "
         f"{', '.join(f'{count} {status}' for status, count in failed.items()) or 'none'}",

@@ -1,5 +1,5 @@
-"""What the server's log says of a run with troubles: nothing was lost but by the three cases of docs/guarantees.md, or by
-a store that went back in time.
+"""What the server's log says of a run with troubles: nothing was lost but by the three cases of docs/guarantees.md, or
+by a store that went back in time.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -73,9 +73,9 @@ def explain(
     killed: dict[str, int],
     reports: dict[str, dict[str, Any]],
 ) -> str:
-    """Which of the three cases it was, by what happened to the process that got the answer, or to the one that sent once
-    more. It is none where a process knew of the successor, unless that request was long on its way, or the store had
-    forgotten it.
+    """Which of the three cases it was, by what happened to the process that got the answer, or to the one that sent
+    once more. It is none where a process knew of the successor, unless that request was long on its way, or the store
+    had forgotten it.
     """
     first = next(entry for entry in entries if entry["generation"] == reuse["generation"])
     owner, other = agent(first), agent(reuse)
