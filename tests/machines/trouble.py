@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import evergrant
 import verdict
 from network import Machine
-from soak import agent, control, now_ms
+from soak import Worker, agent, control, now_ms
 from stores import Lost
 
 if TYPE_CHECKING:
@@ -65,7 +65,10 @@ class Day:
         self.session = self.client.session("soak")
 
     def start(self, machine: Machine) -> None:
-        for worker in self.fleet.start(machine):
+        self.let_work(machine, self.fleet.start(machine))
+
+    def let_work(self, machine: Machine, workers: list[Worker]) -> None:
+        for worker in workers:
             worker.run_until(self.workers_until_ms + machine.ahead_ms)
 
     def watch(self, seconds: float) -> None:
@@ -185,10 +188,11 @@ def disarm() -> None:
 def run(fleet: "Fleet", store: Any, seconds: int) -> None:
     random.seed(os.environ.get("EVERGRANT_SEED"))
     fleet.begin(**SETTINGS)
+    started = [(machine, fleet.start(machine)) for machine in fleet.machines]
     until_ms = now_ms() + seconds * 1000
     day = Day(fleet, store, until_ms)
-    for machine in fleet.machines:
-        day.start(machine)
+    for machine, workers in started:
+        day.let_work(machine, workers)
     kinds = [*OF_A_MACHINE, *store.FAILURES]
     # Taken from the end: a short run has the store's.
     deck = [*random.sample(OF_A_MACHINE, len(OF_A_MACHINE)), *store.FAILURES]

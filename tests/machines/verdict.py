@@ -114,8 +114,8 @@ def went_back(entries: list[dict[str, Any]], first: dict[str, Any], reuse: dict[
     """
     had, has = lost.had["generation"], lost.has["generation"]
     claimed, claim = (record.get("attempt", {}).get("id") for record in (lost.had, lost.has))
-    # The server counts from 0.
-    forgotten = has - 1 == reuse["generation"] and (had > has or (had == has and claimed not in (None, claim)))
+    # Server and store count alike, as every renewal rotates.
+    forgotten = has == reuse["generation"] and (had > has or (had == has and claimed not in (None, claim)))
     before, after = sorted(entry["at_ms"] for entry in (first, reuse))
     repaired = any(
         entry["generation"] > reuse["generation"] and lost.back_ms < entry["at_ms"] < reuse["at_ms"] - EXCHANGE_MS
