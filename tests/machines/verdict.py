@@ -109,13 +109,15 @@ def explain(
 
 
 def went_back(entries: list[dict[str, Any]], first: dict[str, Any], reuse: dict[str, Any], lost: "Lost") -> bool:
-    """Whether the store had known that this refresh token was claimed, or spent, and offered it once more: one was sent
-    before, one after, and by then nobody can have repaired the store.
+    """Whether the store had known that this refresh token was claimed, or spent, and then did not: one was sent before,
+    one after, and by then nobody can have repaired the store. Who repairs it brings back what they have seen, which may
+    be a generation in between, and is without its claim.
     """
     had, has = lost.had["generation"], lost.has["generation"]
     claimed, claim = (record.get("attempt", {}).get("id") for record in (lost.had, lost.has))
     # Server and store count alike, as every renewal rotates.
-    forgotten = has == reuse["generation"] and (had > has or (had == has and claimed not in (None, claim)))
+    sent = reuse["generation"]
+    forgotten = has <= sent and (sent < had or (sent == had and claimed not in (None, claim)))
     before, after = sorted(entry["at_ms"] for entry in (first, reuse))
     repaired = any(
         entry["generation"] > reuse["generation"] and lost.back_ms < entry["at_ms"] < reuse["at_ms"] - EXCHANGE_MS
