@@ -85,6 +85,8 @@ pub struct Registration {
     pub connect_timeout: Duration,
     /// From then on until the answer, at the latest.
     pub exchange_timeout: Duration,
+    /// Of several answers to one refresh token the server lets only the latest live.
+    pub newest_wins: bool,
     /// `User-Agent`.
     pub user_agent: String,
     /// A hash of everything that a server may refuse this client for; a back-off can bind to it.

@@ -480,8 +480,10 @@ export interface Configuration {
 
   /** What to do when the reply to a renewal was lost. Default `replay`. */
   lostReply?: 'replay' | 'sign_in' | undefined;
-  /** For how long the server documents that it answers a used refresh token again, in seconds. Default 0. */
+  /** For how long the server documents that it answers a used refresh token again, in seconds. Default: what is known of the server, else 0. */
   reuseWindowS?: number | undefined;
+  /** Of several answers to one refresh token the server lets only the latest live. Default: what is known of the server. */
+  newestWins?: boolean | undefined;
 
   /** From the decision to renew until the first byte of the request. Default 10,000. */
   connectTimeoutMs?: number | undefined;

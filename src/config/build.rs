@@ -14,6 +14,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::oauth::endpoints::{self, Endpoints};
+use crate::oauth::profiles::{self, Profile};
 use crate::oauth::salesforce;
 use crate::secret::Secret;
 
@@ -132,6 +133,7 @@ fn from_settings(settings: &Settings) -> Result<Config> {
 fn registration(settings: &Settings) -> Result<Registration> {
     let site_url = checked(settings, "site_url", endpoints::check_site)?;
     let endpoints = endpoints(settings, site_url.as_deref())?;
+    let profile = profiles::of(&endpoints::host(&endpoints::canonical(&endpoints.token)));
     let client_id = settings.text("client_id").ok_or_else(|| wrong("client_id", "it is missing"))?;
     if client_id.trim() != client_id {
         return Err(wrong("client_id", "it begins or ends with a space"));
@@ -154,7 +156,8 @@ fn registration(settings: &Settings) -> Result<Registration> {
         authorize_parameters: parameters(settings, "authorize_parameters", RESERVED_AT_AUTHORIZE)?,
         parameters_in,
         connect_timeout: Duration::from_millis(settings.number("connect_timeout_ms").unwrap_or(10_000)),
-        exchange_timeout: exchange_timeout(settings),
+        exchange_timeout: exchange_timeout(settings, &profile),
+        newest_wins: settings.flag("newest_wins", profile.newest_wins),
         user_agent: user_agent(settings)?,
         fingerprint: String::new(),
     };
@@ -290,11 +293,11 @@ fn origins(settings: &Settings) -> Result<Vec<String>> {
 }
 
 /// Three exchanges must fit into the server's window, so that a lost reply can be asked for again within it.
-fn exchange_timeout(settings: &Settings) -> Duration {
+fn exchange_timeout(settings: &Settings, profile: &Profile) -> Duration {
     let timeout = Duration::from_millis(settings.number("exchange_timeout_ms").unwrap_or(60_000));
-    match settings.number("reuse_window_s") {
-        None | Some(0) => timeout,
-        Some(window) => timeout.min(Duration::from_secs(window) / 3),
+    match settings.number("reuse_window_s").unwrap_or(profile.reuse_window_s) {
+        0 => timeout,
+        window => timeout.min(Duration::from_secs(window) / 3),
     }
 }
 

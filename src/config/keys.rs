@@ -93,6 +93,7 @@ pub const KEYS: &[Key] = &[
     key("renews", Kind::Flag),
     key("lost_reply", Kind::Choice(&["replay", "sign_in"])),
     number("reuse_window_s", 0, YEAR_S),
+    key("newest_wins", Kind::Flag),
     number("connect_timeout_ms", 1, HOUR_MS),
     number("exchange_timeout_ms", 1, HOUR_MS),
     number("max_wait_ms", 0, HOUR_MS),

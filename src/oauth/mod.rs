@@ -5,6 +5,7 @@ mod connect;
 pub mod endpoints;
 pub mod http;
 pub mod introspect;
+pub mod profiles;
 pub mod refresh;
 pub mod revoke;
 pub mod salesforce;

@@ -134,6 +134,8 @@ struct SlotState {
     seen: Option<Arc<Record>>,
     /// The version that memory took over last, and when on the boot-time clock.
     latest: Option<(i64, i64)>,
+    /// An attempt whose owner is dead, and when that was seen.
+    dead: Option<(Id, Instant)>,
     /// When somebody last tried to revoke what is left of a sign-out.
     swept: Option<Instant>,
     /// How often the record has changed, or everybody was woken.
@@ -399,6 +401,14 @@ impl Slot {
     /// The record of the highest generation that this process has committed or adopted.
     pub fn seen(&self) -> Option<Arc<Record>> {
         lock(&self.state).seen.clone()
+    }
+
+    /// For how long the owner of this attempt has been known to be dead.
+    pub fn known_dead_for(&self, attempt: Id) -> Duration {
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        let known = state.dead.filter(|(dead, _)| *dead == attempt);
+        now - state.dead.insert(known.unwrap_or((attempt, now))).1
     }
 
     /// Whether it is time to sweep, at most once in this long.

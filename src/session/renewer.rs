@@ -33,7 +33,7 @@ use super::cache::{Held, Reading, Slot, Vault};
 use super::events::{Event, Events, Stats, count};
 use super::protocol::{self, Decision, Moment, Party, Policy, Situation, Want};
 use super::recent;
-use super::record::{Id, Key, Record, State};
+use super::record::{Attempt, Id, Key, Record, State};
 use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, Result, Status};
@@ -48,6 +48,8 @@ use crate::token::{Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How long a request may be on its way after its sender's death.
+const LATEST_WINS: Duration = Duration::from_secs(2);
 
 /// One client in one process.
 pub struct Renewer {
@@ -350,11 +352,18 @@ impl Renewer {
             now,
             wall_ms: held.as_ref().filter(same).map_or(read.wall_ms, |held| held.wall_ms(read)),
             party: &party,
-            owner: attempt.map_or(OwnerLife::Unknown, |attempt| self.vault.store.life_of(&attempt.owner)),
+            owner: attempt.map_or(OwnerLife::Unknown, |attempt| self.life_of(slot, attempt)),
             runs_here: attempt.is_some_and(|attempt| self.vault.runs(attempt.id)),
             seen: seen.as_deref(),
         };
         protocol::decide(&situation, want)
+    }
+
+    /// Where the latest answer wins, a dead owner's request may still be on its way: it is not known dead at once.
+    fn life_of(&self, slot: &Slot, attempt: &Attempt) -> OwnerLife {
+        let life = self.vault.store.life_of(&attempt.owner);
+        let waits = life == OwnerLife::Dead && self.config.registration.newest_wins;
+        if waits && slot.known_dead_for(attempt.id) < LATEST_WINS { OwnerLife::Unknown } else { life }
     }
 
     /// The `instance_url` of the current token, if it has one.

@@ -78,6 +78,7 @@ class Client:
         renews: bool | None = None,
         lost_reply: Literal["replay", "sign_in"] | None = None,
         reuse_window_s: int | None = None,
+        newest_wins: bool | None = None,
         connect_timeout_ms: int | None = None,
         exchange_timeout_ms: int | None = None,
         max_wait_ms: int | None = None,
