@@ -343,7 +343,9 @@ impl Slot {
             if older {
                 return false;
             }
-            if record.version == held.record.version && !held.uncommitted {
+            // One that has gone back comes to the same version again, with another token.
+            let same = |record: &Record| (record.version, record.generation, record.made_by);
+            if same(record) == same(&held.record) && !held.uncommitted {
                 held.loaded_boot_ms.store(read.boot_ms, Ordering::Relaxed);
                 return false;
             }
