@@ -91,7 +91,7 @@ pub struct Registration {
     pub fingerprint: String,
 }
 
-/// Client authentication at the token endpoint.
+/// Client authentication.
 #[derive(Clone, Debug)]
 pub enum ClientAuth {
     /// A public client: `client_id` in the body.
@@ -108,6 +108,37 @@ pub enum ClientAuth {
         /// The client secret.
         secret: Secret,
     },
+    /// `private_key_jwt`.
+    PrivateKeyJwt {
+        /// What signs.
+        key: PrivateKey,
+    },
+}
+
+/// The private key of a client, in a file, and what its assertions say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrivateKey {
+    /// PEM.
+    pub file: PathBuf,
+    /// `kid` (RFC 7515 §4.1.4).
+    pub id: Option<String>,
+    /// How to sign; `None`: as the key's kind has it.
+    pub algorithm: Option<JwsAlgorithm>,
+    /// `aud`, if it is not the [usual one](Registration::audience).
+    pub audience: Option<String>,
+    /// Of what was in the file when the client was opened.
+    pub hash: String,
+}
+
+/// A signature algorithm (RFC 7518 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JwsAlgorithm {
+    /// RSASSA-PKCS1-v1_5.
+    Rs256,
+    /// RSASSA-PSS.
+    Ps256,
+    /// ECDSA on P-256.
+    Es256,
 }
 
 /// What `Authorization: Basic` encodes.
@@ -197,6 +228,13 @@ impl Config {
     /// Reads the request of [`crate::refresh`]: a configuration plus `refresh_token`.
     pub fn from_refresh_request(json: &str) -> Result<(Self, Secret)> {
         build::refresh_request(json)
+    }
+}
+
+impl Registration {
+    /// Whom an assertion is for. Servers take their token endpoint's URL (RFC 7523 §3).
+    pub fn audience<'a>(&'a self, key: &'a PrivateKey) -> &'a str {
+        key.audience.as_deref().unwrap_or(&self.token_endpoint)
     }
 }
 

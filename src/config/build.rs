@@ -9,12 +9,12 @@ use zeroize::Zeroizing;
 
 use super::keys::{REFRESH_TOKEN, Settings, check_text, not_built, shown, wrong};
 use super::{
-    BasicEncoding, ClientAuth, Config, EarlyRenewal, LostReply, ParametersIn, Registration, StoreLocation, location,
-    short_hash,
+    BasicEncoding, ClientAuth, Config, EarlyRenewal, JwsAlgorithm, LostReply, ParametersIn, PrivateKey, Registration,
+    StoreLocation, location, short_hash,
 };
 use crate::error::Result;
 use crate::oauth::endpoints::{self, Endpoints};
-use crate::oauth::salesforce;
+use crate::oauth::{assertion, salesforce};
 use crate::secret::Secret;
 
 /// What the flow itself sets; nobody may set it beside that.
@@ -37,6 +37,9 @@ const RESERVED_AT_AUTHORIZE: &[&str] = &[
     "code_challenge",
     "code_challenge_method",
 ];
+
+/// The keys of `private_key_jwt`.
+const PRIVATE_KEY: [&str; 4] = ["private_key_file", "key_id", "assertion_algorithm", "assertion_audience"];
 
 pub(super) fn config(json: &str) -> Result<Config> {
     from_settings(&follow_file(Settings::parse("config_json", json, &[])?)?)
@@ -192,9 +195,22 @@ fn checked(
 fn client_auth(settings: &Settings, client_id: &str, salesforce: bool) -> Result<ClientAuth> {
     let secret = one_source(settings, ["client_secret", "client_secret_file", "client_secret_env"])?;
     let method = settings.text("client_auth");
-    let default = if secret.is_some() { "client_secret_basic" } else { "none" };
-    match (method.unwrap_or(default), secret) {
-        ("private_key_jwt", _) => Err(not_built("client_auth", "private_key_jwt")),
+    let default = match (&secret, settings.has("private_key_file")) {
+        (Some(_), _) => "client_secret_basic",
+        (None, true) => "private_key_jwt",
+        (None, false) => "none",
+    };
+    let method = method.unwrap_or(default);
+    if method != "private_key_jwt"
+        && let Some(other) = PRIVATE_KEY.into_iter().find(|name| settings.has(name))
+    {
+        return Err(wrong(other, format_args!("it is for \"private_key_jwt\", but client_auth is \"{method}\"")));
+    }
+    match (method, secret) {
+        ("private_key_jwt", None) => private_key(settings).map(|key| ClientAuth::PrivateKeyJwt { key }),
+        ("private_key_jwt", Some(_)) => {
+            Err(wrong("client_auth", "it is \"private_key_jwt\", but a client_secret is given: remove one"))
+        }
         ("none", None) => Ok(ClientAuth::None),
         ("none", Some(_)) => Err(wrong("client_auth", "it is \"none\", but a client_secret is given: remove one")),
         (_, None) => Err(wrong("client_auth", "it needs client_secret, client_secret_file or client_secret_env")),
@@ -212,6 +228,26 @@ fn client_auth(settings: &Settings, client_id: &str, salesforce: bool) -> Result
             Ok(ClientAuth::Basic { secret, encoding })
         }
     }
+}
+
+/// The key is read at each use; here, to say early what is wrong with it.
+fn private_key(settings: &Settings) -> Result<PrivateKey> {
+    let [file, id, algorithm, audience] = PRIVATE_KEY;
+    let path = settings.path(file).ok_or_else(|| wrong("client_auth", "\"private_key_jwt\" needs private_key_file"))?;
+    let mut key = PrivateKey {
+        file: std::path::absolute(&path).unwrap_or(path),
+        id: settings.text(id).map(str::to_owned),
+        algorithm: match settings.text(algorithm) {
+            Some("RS256") => Some(JwsAlgorithm::Rs256),
+            Some("PS256") => Some(JwsAlgorithm::Ps256),
+            Some("ES256") => Some(JwsAlgorithm::Es256),
+            _ => None,
+        },
+        audience: settings.text(audience).map(str::to_owned),
+        hash: String::new(),
+    };
+    key.hash = assertion::check(&key).map_err(|problem| wrong(file, problem))?;
+    Ok(key)
 }
 
 /// A secret from one of three keys: itself, a file, an environment variable.
@@ -323,6 +359,7 @@ fn fingerprint(registration: &Registration) -> String {
         ClientAuth::Basic { secret, encoding: BasicEncoding::Raw } => ("basic raw", secret.expose()),
         ClientAuth::Basic { secret, encoding: BasicEncoding::Form } => ("basic form", secret.expose()),
         ClientAuth::Post { secret } => ("post", secret.expose()),
+        ClientAuth::PrivateKeyJwt { key } => ("private key", key.hash.as_str()),
     };
     let parameters_in = match registration.parameters_in {
         ParametersIn::Body => "body",
@@ -336,6 +373,10 @@ fn fingerprint(registration: &Registration) -> String {
         parameters_in,
         registration.scope.as_deref().unwrap_or_default(),
     ];
+    if let ClientAuth::PrivateKeyJwt { key } = &registration.client_auth {
+        let algorithm = key.algorithm.map_or("", JwsAlgorithm::name);
+        parts.extend([key.id.as_deref().unwrap_or_default(), algorithm, registration.audience(key)]);
+    }
     parts.extend(registration.refresh_parameters.iter().flat_map(|(name, value)| [name.as_str(), value.expose()]));
     short_hash(&parts)
 }

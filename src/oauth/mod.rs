@@ -1,5 +1,6 @@
 //! One exchange with an authorization server. It knows no sessions.
 
+pub mod assertion;
 pub mod client_auth;
 mod connect;
 pub mod endpoints;
