@@ -36,6 +36,8 @@ pub struct Config {
     pub session_lifetime_s: Option<u32>,
     /// How long before its end a token is renewed early; `None`: a part of its life.
     pub renew_before_s: Option<u32>,
+    /// The server is asked when an access token ends that came without that.
+    pub expiry_from_introspection: bool,
     /// What early renewal does to the caller that starts it.
     pub early_renewal: EarlyRenewal,
     /// Memory is trusted no longer than this without one store read.
@@ -232,6 +234,11 @@ impl Config {
 }
 
 impl Registration {
+    /// There may be somebody to ask about a token.
+    pub fn has_introspection(&self) -> bool {
+        self.introspection_endpoint.is_some()
+    }
+
     /// Whom an assertion is for. Servers take their token endpoint's URL (RFC 7523 §3).
     pub fn audience<'a>(&'a self, key: &'a PrivateKey) -> &'a str {
         key.audience.as_deref().unwrap_or(&self.token_endpoint)

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use super::keys::{REFRESH_TOKEN, Settings, check_text, not_built, shown, wrong};
+use super::keys::{REFRESH_TOKEN, Settings, check_text, shown, wrong};
 use super::{
     BasicEncoding, ClientAuth, Config, EarlyRenewal, JwsAlgorithm, LostReply, ParametersIn, PrivateKey, Registration,
     StoreLocation, location, short_hash,
@@ -86,10 +86,11 @@ fn follow_file(settings: Settings) -> Result<Settings> {
 }
 
 fn from_settings(settings: &Settings) -> Result<Config> {
-    if settings.flag("expiry_from_introspection", false) {
-        return Err(not_built("expiry_from_introspection", "true"));
-    }
     let registration = registration(settings)?;
+    let expiry_from_introspection = settings.flag("expiry_from_introspection", false);
+    if expiry_from_introspection && !registration.has_introspection() {
+        return Err(wrong("introspection_endpoint", "it is missing, and expiry_from_introspection needs it"));
+    }
     let namespace = match settings.text("namespace") {
         Some(namespace) => namespace.to_owned(),
         None => format!("{} {}", endpoints::canonical(&registration.token_endpoint), registration.client_id),
@@ -113,6 +114,7 @@ fn from_settings(settings: &Settings) -> Result<Config> {
         encryption_keys,
         session_lifetime_s: seconds("session_lifetime_s"),
         renew_before_s: seconds("renew_before_s"),
+        expiry_from_introspection,
         early_renewal: match settings.text("early_renewal") {
             Some("wait") => EarlyRenewal::Wait,
             Some("off") => EarlyRenewal::Off,

@@ -12,6 +12,7 @@
 
 mod aside;
 mod caller;
+mod introspect;
 mod job;
 mod moves;
 mod revoke;
@@ -44,7 +45,7 @@ use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now, Warning};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex, RwLock};
-use crate::token::{Answer, Expiry, Life, Members};
+use crate::token::{Age, Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -208,15 +209,20 @@ impl Renewer {
     /// Keeps a token that the application brings.
     pub fn save(&self, slot: &Slot, answer: &Answer) -> Result<()> {
         let life = self.life(answer, answer.issued_at_ms().unwrap_or(i64::MAX).min(clock::wall_ms()));
-        self.write(slot, "saved", |record, moment| {
+        let saved = self.write(slot, "saved", |record, moment| {
             let fresh = protocol::Fresh {
                 version: (random_id()?.0 >> 66) as i64,
                 grant: random_id()?,
                 fingerprint_key: Secret::new(random_id()?.to_string()),
             };
             Ok(protocol::save(record, answer, fresh, life, moment))
-        })
-        .map(drop)
+        })?;
+        // One that was there already, and whose end a crash has left unknown, counts as well.
+        let endless = |record: &Record| record.life.is_some_and(|life| life.until_ms.is_none());
+        if let Some(record) = saved.filter(|record| record.generation == 1 || endless(record)) {
+            self.find_expiry(slot, &record, Age::Unknown);
+        }
+        Ok(())
     }
 
     /// Leaves a session, and has the server told; what it cannot be told now is told later.
