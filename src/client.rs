@@ -36,7 +36,7 @@ pub fn refresh(request_json: &str) -> Result<Secret> {
     let (config, refresh_token) = Config::from_refresh_request(request_json)?;
     let registration = &config.registration;
     let deadline = Deadline::from_now(registration);
-    let http = renewer::http();
+    let http = renewer::http(&registration.transport);
     match oauth::refresh::refresh(&http, registration, &refresh_token, deadline, &|| Ok(())) {
         Outcome::Done(answer) => answer.whole(),
         outcome => Err(bare_failure(&outcome)),

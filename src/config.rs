@@ -15,8 +15,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::error::Result;
+use crate::oauth::proxy::Proxy;
 use crate::secret::Secret;
 use crate::session::record::Place;
+use crate::tls::Files;
 
 pub use keys::{KEYS, Key, Kind};
 pub use location::aside_of;
@@ -89,8 +91,32 @@ pub struct Registration {
     pub exchange_timeout: Duration,
     /// `User-Agent`.
     pub user_agent: String,
+    /// How the server is reached.
+    pub transport: Transport,
     /// A hash of everything that a server may refuse this client for; a back-off can bind to it.
     pub fingerprint: String,
+}
+
+/// How connections are made.
+#[derive(Clone, Debug, Default)]
+pub struct Transport {
+    /// Whom they trust, and who this client is to them.
+    pub files: Files,
+    /// What they go through.
+    pub proxy: Option<Proxy>,
+}
+
+impl Transport {
+    /// The same for equal ones. It shows no secret.
+    pub(crate) fn name(&self) -> String {
+        let Files { roots, client } = &self.files;
+        let client = client.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let mut parts: Vec<_> = roots.iter().chain(client).map(|path| path.to_string_lossy().into_owned()).collect();
+        parts.insert(0, format!("{} {}", roots.is_some(), self.files.client.is_some()));
+        let mut parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        parts.extend(self.proxy.iter().flat_map(Proxy::parts));
+        format!("http {}", short_hash(&parts))
+    }
 }
 
 /// Client authentication.

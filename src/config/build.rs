@@ -10,12 +10,14 @@ use zeroize::Zeroizing;
 use super::keys::{REFRESH_TOKEN, Settings, check_text, shown, wrong};
 use super::{
     BasicEncoding, ClientAuth, Config, EarlyRenewal, JwsAlgorithm, LostReply, ParametersIn, PrivateKey, Registration,
-    StoreLocation, location, short_hash,
+    StoreLocation, Transport, location, short_hash,
 };
 use crate::error::Result;
 use crate::oauth::endpoints::{self, Endpoints};
+use crate::oauth::proxy::Proxy;
 use crate::oauth::{assertion, salesforce};
 use crate::secret::Secret;
+use crate::tls::Files;
 
 /// What the flow itself sets; nobody may set it beside that.
 const RESERVED_AT_REFRESH: &[&str] = &[
@@ -146,6 +148,7 @@ fn registration(settings: &Settings) -> Result<Registration> {
         Some("headers") => ParametersIn::Headers,
         _ => ParametersIn::Body,
     };
+    let (transport, certificate) = transport(settings)?;
     let mut registration = Registration {
         site_url,
         token_endpoint: endpoints.token,
@@ -161,12 +164,13 @@ fn registration(settings: &Settings) -> Result<Registration> {
         connect_timeout: Duration::from_millis(settings.number("connect_timeout_ms").unwrap_or(10_000)),
         exchange_timeout: exchange_timeout(settings),
         user_agent: user_agent(settings)?,
+        transport,
         fingerprint: String::new(),
     };
     if parameters_in == ParametersIn::Headers {
         check_header_names(&registration)?;
     }
-    registration.fingerprint = fingerprint(&registration);
+    registration.fingerprint = fingerprint(&registration, certificate.as_deref());
     Ok(registration)
 }
 
@@ -344,6 +348,25 @@ fn user_agent(settings: &Settings) -> Result<String> {
     }
 }
 
+/// The files are read here so that what is wrong with them is known at once, and again for the first connection. Returns
+/// the client's certificate as well.
+fn transport(settings: &Settings) -> Result<(Transport, Option<String>)> {
+    let path = |name| settings.path(name).map(|path| std::path::absolute(&path).unwrap_or(path));
+    let (certificate, key) = ("client_certificate_file", "client_key_file");
+    let client = match (path(certificate), path(key)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => return Err(wrong(key, "it is missing: client_certificate_file needs its key")),
+        (None, Some(_)) => return Err(wrong(certificate, "it is missing: client_key_file is the key of one")),
+    };
+    let files = Files { roots: path("ca_file"), client };
+    let content = files.read().map_err(|unfit| wrong(unfit.key, unfit.problem))?;
+    let certificate = content.client.as_ref().and_then(|client| client.cert.first());
+    let certificate = certificate.map(|certificate| BASE64_STANDARD_NO_PAD.encode(certificate));
+    let proxy = settings.text("proxy").map(Proxy::parse).transpose().map_err(|problem| wrong("proxy", problem))?;
+    Ok((Transport { files, proxy }, certificate))
+}
+
 fn check_header_names(registration: &Registration) -> Result<()> {
     let fit = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     match registration.refresh_parameters.iter().find(|(name, _)| !fit(name)) {
@@ -355,7 +378,7 @@ fn check_header_names(registration: &Registration) -> Result<()> {
 }
 
 /// A hash of everything that a server may refuse this client for.
-fn fingerprint(registration: &Registration) -> String {
+fn fingerprint(registration: &Registration, certificate: Option<&str>) -> String {
     let (method, secret) = match &registration.client_auth {
         ClientAuth::None => ("none", ""),
         ClientAuth::Basic { secret, encoding: BasicEncoding::Raw } => ("basic raw", secret.expose()),
@@ -380,5 +403,6 @@ fn fingerprint(registration: &Registration) -> String {
         parts.extend([key.id.as_deref().unwrap_or_default(), algorithm, registration.audience(key)]);
     }
     parts.extend(registration.refresh_parameters.iter().flat_map(|(name, value)| [name.as_str(), value.expose()]));
+    parts.extend(certificate);
     short_hash(&parts)
 }

@@ -102,10 +102,10 @@ pub const KEYS: &[Key] = &[
     number("max_exchanges", 1, 4_096),
     number("max_cached_sessions", 1, 100_000_000),
     key("origins", Kind::Texts),
-    later("ca_file"),
-    later("client_certificate_file"),
-    later("client_key_file"),
-    later("proxy"),
+    key("ca_file", Kind::Text),
+    key("client_certificate_file", Kind::Text),
+    key("client_key_file", Kind::Text),
+    key("proxy", Kind::Secret),
     key("user_agent", Kind::Text),
 ];
 

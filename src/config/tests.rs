@@ -125,11 +125,17 @@ fn every_error_names_its_key_and_shows_no_value() {
         (r#""introspection_endpoint":"canary""#, "introspection_endpoint", "expected https"),
         (r#""issuer":"https://canary""#, "issuer", "not built yet in this version (0.1.0)"),
         (r#""private_key_file":"/nowhere/canary""#, "private_key_file", "cannot be read"),
-        (r#""ca_file":"canary""#, "ca_file", "not built"),
-        (r#""client_certificate_file":"canary""#, "client_certificate_file", "not built"),
-        (r#""client_key_file":"canary""#, "client_key_file", "not built"),
-        (r#""proxy":"canary""#, "proxy", "not built"),
-        (r#""expiry_from_introspection":true"#, "expiry_from_introspection", "not built"),
+        (r#""ca_file":"/nowhere/canary""#, "ca_file", "cannot be read"),
+        (r#""ca_file":"Cargo.toml""#, "ca_file", "no certificate"),
+        (r#""client_certificate_file":"canary""#, "client_key_file", "missing"),
+        (r#""client_key_file":"canary""#, "client_certificate_file", "missing"),
+        (
+            r#""client_certificate_file":"/nowhere/canary","client_key_file":"/nowhere/canary""#,
+            "client_certificate_file",
+            "cannot be read",
+        ),
+        (r#""proxy":"canary""#, "proxy", "expected http://host:port"),
+        (r#""proxy":"http://h/canary""#, "proxy", "%25"),
         (r#""expiry_from_introspection":1"#, "expiry_from_introspection", "true or false"),
         (r#""scope":[]"#, "scope", "a string"),
         (r#""refresh_parameters":{"grant_type":"canary"}"#, "refresh_parameters", "grant_type"),
@@ -179,6 +185,10 @@ fn what_is_missing_is_named() {
         (r#"{"site_url":"https://x.example?a=b","client_id":"x"}"#, "query"),
         (r#"{"site_url":"https://x.example/services/oauth2/token","client_id":"x"}"#, "without /services"),
         (r#"{"site_url":"https://x.example","client_id":"a:b","client_secret":"s"}"#, "colon"),
+        (
+            r#"{"token_endpoint":"https://x.example/t","client_id":"x","expiry_from_introspection":true}"#,
+            "\"introspection_endpoint\": it is missing, and expiry_from_introspection",
+        ),
     ] {
         let error = Config::from_json(json).unwrap_err();
         assert!(error.message.contains(word), "{json}: {error}");

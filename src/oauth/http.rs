@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 use std::io::{self, Read};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use ureq::http::{HeaderMap, HeaderValue, Request as HttpRequest, header};
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use ureq::unversioned::transport::Connector;
 use ureq::{Agent, SendBody};
 
 use super::connect::{Dial, EMPTY_BODY, HoldHead, LATE, NoResolver, Tls};
+use super::proxy::Tunnel;
 use super::{Deadline, Failure, endpoints};
+use crate::config::Transport;
 use crate::host;
 use crate::secret::{Secret, SecretBytes};
 use crate::session::record::Binds;
@@ -26,7 +26,8 @@ const MAX_IDLE: Duration = Duration::from_secs(4);
 /// No server may silence us for longer.
 const LONGEST_RETRY_AFTER_S: u64 = 86_400;
 
-/// Connections to authorization servers. One is enough for any number of clients; a forked child needs its own.
+/// Connections to authorization servers. One is enough for any number of clients with one [`Transport`]; a forked child
+/// needs its own.
 #[derive(Debug)]
 pub struct Http {
     agent: Agent,
@@ -80,20 +81,16 @@ pub enum Failed {
 
 impl Http {
     /// Cheap: no file is read and no thread started before the first TLS connection.
-    pub fn new() -> Self {
-        Self::over(Dial::default().chain(Tls::default()))
+    pub fn new(transport: &Transport) -> Self {
+        let tls = Tls::new(&transport.files);
+        match &transport.proxy {
+            None => Self::over(Dial::default().chain(tls)),
+            Some(proxy) => Self::over(Tunnel::new(proxy, &transport.files).chain(tls)),
+        }
     }
 
     fn over(connector: impl Connector) -> Self {
-        static PROVIDER: OnceLock<Arc<rustls::crypto::CryptoProvider>> = OnceLock::new();
-        let provider = PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()));
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .unversioned_rustls_crypto_provider(provider.clone())
-            .build();
         let config = Agent::config_builder()
-            .tls_config(tls)
             .proxy(None)
             .http_status_as_error(false)
             .max_redirects(0)
@@ -176,7 +173,7 @@ impl Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self::new()
+        Self::new(&Transport::default())
     }
 }
 

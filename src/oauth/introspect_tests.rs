@@ -4,7 +4,7 @@ use super::*;
 fn answered(answer: &str) -> Result<Introspection, Failure> {
     let (endpoint, _) = answering(answer);
     let members = format!(r#""client_secret":"canary-secret","introspection_endpoint":"{endpoint}""#);
-    introspect(&Http::new(), &registration(&endpoint, &members), &Secret::new("canary-token"), deadline())
+    introspect(&Http::default(), &registration(&endpoint, &members), &Secret::new("canary-token"), deadline())
 }
 
 #[test]
@@ -12,7 +12,7 @@ fn the_request_has_token_hint_and_client() {
     let (endpoint, hear) = answering("200 OK\r\n\r\n{\"active\":false}");
     let members = format!(r#""introspection_endpoint":"{endpoint}","client_secret":"s""#);
     let registration = registration("https://as.example/t", &members);
-    introspect(&Http::new(), &registration, &Secret::new("t/k"), deadline()).unwrap();
+    introspect(&Http::default(), &registration, &Secret::new("t/k"), deadline()).unwrap();
     let request = hear.recv().unwrap();
     assert!(request.contains("\r\nauthorization: Basic aWQ6cw==\r\n"), "{request}");
     assert!(request.ends_with("\r\n\r\ntoken=t%2Fk&token_type_hint=access_token"), "{request}");
@@ -73,7 +73,7 @@ fn other_answers_are_failures_that_say_why() {
 #[test]
 fn a_server_without_introspection_is_told_apart() {
     let registration = registration("https://as.example/t", r#""scope":"a""#);
-    let failure = introspect(&Http::new(), &registration, &Secret::new("t"), deadline()).unwrap_err();
+    let failure = introspect(&Http::default(), &registration, &Secret::new("t"), deadline()).unwrap_err();
     assert_eq!(failure.reason, NO_INTROSPECTION_ENDPOINT);
     assert!(failure.message.contains("introspection_endpoint"));
 }

@@ -6,6 +6,7 @@ mod connect;
 pub mod endpoints;
 pub mod http;
 pub mod introspect;
+pub mod proxy;
 pub mod refresh;
 pub mod revoke;
 pub mod salesforce;

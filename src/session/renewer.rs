@@ -36,7 +36,7 @@ use super::protocol::{self, Decision, Moment, Party, Policy, Situation, Want};
 use super::recent;
 use super::record::{Id, Key, Record, State};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Transport};
 use crate::error::{Error, Result, Status};
 use crate::oauth::http::Http;
 use crate::process::tasks::{Wakers, block_on, wake_at};
@@ -96,6 +96,7 @@ impl Renewer {
         let party =
             Party { owner: vault.store.owner()?, configuration: config.registration.fingerprint.clone(), policy };
         let runtime = process::runtime();
+        let http = http(&config.registration.transport);
         let recheck_ms = i64::try_from(config.recheck.as_millis());
         let renewer = Arc::new_cyclic(|me: &Weak<Self>| Self {
             generation: runtime.generation,
@@ -108,7 +109,7 @@ impl Renewer {
             party,
             recheck_ms: recheck_ms.unwrap_or(i64::MAX / 2),
             runtime,
-            http: http(),
+            http,
             slots: RwLock::default(),
             me: me.clone(),
             closing: AtomicBool::new(false),
@@ -451,10 +452,12 @@ impl AtExit for Renewer {
     }
 }
 
-/// The HTTP agent of this process: its connections serve every client. It loads nothing before the first exchange.
-pub fn http() -> Arc<Http> {
-    let name = (PathBuf::new(), "http".to_owned());
-    let made: std::result::Result<_, Infallible> = process::runtime().shared(name, || Ok(Arc::new(Http::new())));
+/// This process's connections for this transport: they serve every client that has it. They load nothing before the
+/// first exchange.
+pub fn http(transport: &Transport) -> Arc<Http> {
+    let name = (PathBuf::new(), transport.name());
+    let made: std::result::Result<_, Infallible> =
+        process::runtime().shared(name, || Ok(Arc::new(Http::new(transport))));
     match made {
         Ok(http) => http,
     }
