@@ -253,8 +253,8 @@ evergrant_status evergrant_client_stats(const evergrant_client *client,
  *     {"events": [{"n": 7, "at_s", "kind", "session", "outcome", "reason", "duration_ms"}], "next": 7, "dropped": 0}
  *
  * `kind` is `renewed`, `adopted`, `renewal_failed`, `ended`, `saved`, `signed_out`, `commit_pending`,
- * `signature_mismatch`, `store_warning`, `forgotten`, `revocation_failed`, `moved`, or one that a later version adds.
- * Only the latest events are kept; `dropped` says how many were missed.
+ * `signature_mismatch`, `store_warning`, `forgotten`, `revocation_failed`, `moved`, `introspection_failed`, or one that a
+ * later version adds. Only the latest events are kept; `dropped` says how many were missed.
  *
  * @param after        0 at first, then `next` of the previous answer.
  * @param max_wait_ms  How long to wait for the first event, in milliseconds; 0 only looks.
@@ -433,7 +433,10 @@ evergrant_status evergrant_session_list(const evergrant_client *client,
                                         evergrant_error **error_out);
 
 /**
- * Asks the authorization server about the session's access token (RFC 7662).
+ * Asks the authorization server about the session's access token (RFC 7662). A token that has ended is renewed first.
+ *
+ * Needs an introspection endpoint: that of `site_url` or `issuer`, or `introspection_endpoint`. The server must know this
+ * client; most want a client that authenticates. REFUSED: it does not let this client ask; the session is kept.
  *
  * @param session   The session's name.
  * @param json_out  The server's answer, a JSON object. Owned: free with evergrant_string_free().

@@ -35,12 +35,8 @@ use crate::token::{Answer, Members};
 pub fn refresh(request_json: &str) -> Result<Secret> {
     let (config, refresh_token) = Config::from_refresh_request(request_json)?;
     let registration = &config.registration;
-    let now = Instant::now();
-    let deadline = Deadline {
-        first_byte: now + registration.connect_timeout,
-        answer: now + registration.connect_timeout + registration.exchange_timeout,
-    };
-    let http = renewer::http();
+    let deadline = Deadline::from_now(registration);
+    let http = renewer::http(&registration.transport);
     match oauth::refresh::refresh(&http, registration, &refresh_token, deadline, &|| Ok(())) {
         Outcome::Done(answer) => answer.whole(),
         outcome => Err(bare_failure(&outcome)),
@@ -303,10 +299,14 @@ impl Client {
         Ok(report::list(&rows, more).to_string())
     }
 
-    /// RFC 7662, of the access token.
-    pub fn introspect(&self, session: &str) -> Result<String> {
-        checked(session)?;
-        Err(not_built("evergrant_session_introspect"))
+    /// What the server says of the session's access token, as JSON (RFC 7662). A token that has ended is renewed first.
+    pub fn introspect(&self, session: &str) -> Result<Secret> {
+        block_on(self.wait_for_introspection(session, Instant::now()))
+    }
+
+    pub(crate) async fn wait_for_introspection(&self, session: &str, since: Instant) -> Result<Secret> {
+        let renewer = self.renewer()?;
+        renewer.introspect(&renewer.slot(checked(session)?), since + self.config.max_wait).await
     }
 
     /// Ends the session here and at the server (RFC 7009). What the server cannot be told now, it is told later.

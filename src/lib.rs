@@ -18,6 +18,7 @@ pub mod token;
 mod clock;
 mod host;
 mod sync;
+mod tls;
 // There is no fork where there is no Unix.
 #[cfg_attr(not(unix), allow(dead_code))]
 mod process;

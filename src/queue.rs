@@ -309,7 +309,7 @@ impl Call {
             }
             Kind::SessionDescribe => Some(Secret::new(client.describe(session)?)),
             Kind::SessionList => Some(Secret::new(client.list(self.get("after"), self.number("limit"))?)),
-            Kind::SessionIntrospect => Some(Secret::new(client.introspect(session)?)),
+            Kind::SessionIntrospect => Some(client.wait_for_introspection(session, since).await?),
             Kind::SessionSignOut => {
                 client.wait_for_sign_out(session, since).await?;
                 None

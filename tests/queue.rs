@@ -94,7 +94,7 @@ fn errors_are_those_of_the_function() {
         (json!({"call": "session_token", "session": "s", "options": {"x": 1}}), "INVALID_ARGUMENT", "x"),
         (json!({"call": "session_save", "session": "s", "token": {}}), "INVALID_ARGUMENT", "refresh_token"),
         (json!({"call": "session_list", "limit": 0}), "INVALID_ARGUMENT", "limit"),
-        (json!({"call": "session_introspect", "session": "s"}), "INVALID_ARGUMENT", "evergrant_session_introspect"),
+        (json!({"call": "session_introspect", "session": "s"}), "INVALID_ARGUMENT", "introspection_endpoint"),
         (json!({"call": "sign_in_start", "request": {}}), "INVALID_ARGUMENT", "evergrant_sign_in_start"),
         (
             json!({"call": "sign_in_finish", "session": "s", "sign_in": {}, "redirect_url": "https://x"}),

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::http::{Failed, Http, Request, Response, form};
+use super::client_auth::Authentication;
+use super::http::{Failed, Http, Method, Request, Response, form};
 use super::salesforce::Verdict;
 use super::server_error::{Scrub, ServerError, failure, said};
 use super::{Deadline, Failure, Outcome, client_auth, endpoints, salesforce};
@@ -24,16 +25,24 @@ pub fn refresh(
     deadline: Deadline,
     gate: &dyn Fn() -> Result<(), String>,
 ) -> Outcome {
-    match http.send(&request(registration, refresh_token), deadline, gate) {
+    let authentication = match client_auth::authenticate(registration, deadline) {
+        Ok(authentication) => authentication,
+        Err(failure) => return Outcome::NotSent(failure),
+    };
+    match http.send(&request(registration, refresh_token, &authentication), deadline, gate) {
         Ok(response) => Reading { registration, refresh_token, response }.outcome(),
         Err(Failed::NotSent(failure)) => Outcome::NotSent(failure),
         Err(Failed::Unknown(failure)) => Outcome::Unknown(failure),
     }
 }
 
-fn request<'a>(registration: &'a Registration, refresh_token: &'a Secret) -> Request<'a> {
+fn request<'a>(
+    registration: &'a Registration,
+    refresh_token: &'a Secret,
+    authentication: &'a Authentication<'_>,
+) -> Request<'a> {
     let mut parameters = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-    parameters.extend(client_auth::parameters(registration));
+    parameters.extend(authentication.parameters());
     parameters.extend(registration.scope.as_deref().map(|scope| ("scope", scope)));
     parameters.extend(registration.refresh_parameters.iter().map(|(name, value)| (name.as_str(), value.expose())));
     let (headers, form) = match registration.parameters_in {
@@ -44,9 +53,10 @@ fn request<'a>(registration: &'a Registration, refresh_token: &'a Secret) -> Req
         }
     };
     Request {
+        method: Method::Post,
         endpoint: &registration.token_endpoint,
         user_agent: &registration.user_agent,
-        authorization: client_auth::authorization(registration),
+        authorization: authentication.authorization(),
         headers,
         form,
     }
@@ -152,6 +162,11 @@ impl Reading<'_> {
             }
             ("invalid_client" | "invalid_client_id" | "invalid_client_credentials", ClientAuth::None) => {
                 "check client_id; if it is right, this server may want a client_secret (sent as basic_encoding says)".into()
+            }
+            ("invalid_client" | "invalid_client_id" | "invalid_client_credentials", ClientAuth::PrivateKeyJwt { .. }) => {
+                "check client_id, key_id and private_key_file, and that the server has the public key; if they are right, \
+                 it may want another assertion_algorithm or assertion_audience, or this machine's clock is wrong"
+                    .into()
             }
             ("unsupported_grant_type", _) if self.registration.parameters_in == ParametersIn::Headers => {
                 "parameters_in is \"headers\", which this server does not seem to read: leave that key out".into()

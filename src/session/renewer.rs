@@ -12,6 +12,7 @@
 
 mod aside;
 mod caller;
+mod introspect;
 mod job;
 mod moves;
 mod revoke;
@@ -35,7 +36,7 @@ use super::protocol::{self, Decision, Moment, Party, Policy, Situation, Want};
 use super::recent;
 use super::record::{Attempt, Id, Key, Record, State};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Transport};
 use crate::error::{Error, Result, Status};
 use crate::oauth::http::Http;
 use crate::process::tasks::{Wakers, block_on, wake_at};
@@ -44,7 +45,7 @@ use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now, Warning};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex, RwLock};
-use crate::token::{Answer, Expiry, Life, Members};
+use crate::token::{Age, Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -97,6 +98,7 @@ impl Renewer {
         let party =
             Party { owner: vault.store.owner()?, configuration: config.registration.fingerprint.clone(), policy };
         let runtime = process::runtime();
+        let http = http(&config.registration.transport);
         let recheck_ms = i64::try_from(config.recheck.as_millis());
         let renewer = Arc::new_cyclic(|me: &Weak<Self>| Self {
             generation: runtime.generation,
@@ -109,7 +111,7 @@ impl Renewer {
             party,
             recheck_ms: recheck_ms.unwrap_or(i64::MAX / 2),
             runtime,
-            http: http(),
+            http,
             slots: RwLock::default(),
             me: me.clone(),
             closing: AtomicBool::new(false),
@@ -210,15 +212,20 @@ impl Renewer {
     /// Keeps a token that the application brings.
     pub fn save(&self, slot: &Slot, answer: &Answer) -> Result<()> {
         let life = self.life(answer, answer.issued_at_ms().unwrap_or(i64::MAX).min(clock::wall_ms()));
-        self.write(slot, "saved", |record, moment| {
+        let saved = self.write(slot, "saved", |record, moment| {
             let fresh = protocol::Fresh {
                 version: (random_id()?.0 >> 66) as i64,
                 grant: random_id()?,
                 fingerprint_key: Secret::new(random_id()?.to_string()),
             };
             Ok(protocol::save(record, answer, fresh, life, moment))
-        })
-        .map(drop)
+        })?;
+        // One that was there already, and whose end a crash has left unknown, counts as well.
+        let endless = |record: &Record| record.life.is_some_and(|life| life.until_ms.is_none());
+        if let Some(record) = saved.filter(|record| record.generation == 1 || endless(record)) {
+            self.find_expiry(slot, &record, Age::Unknown);
+        }
+        Ok(())
     }
 
     /// Leaves a session, and has the server told; what it cannot be told now is told later.
@@ -462,10 +469,12 @@ impl AtExit for Renewer {
     }
 }
 
-/// The HTTP agent of this process: its connections serve every client. It loads nothing before the first exchange.
-pub fn http() -> Arc<Http> {
-    let name = (PathBuf::new(), "http".to_owned());
-    let made: std::result::Result<_, Infallible> = process::runtime().shared(name, || Ok(Arc::new(Http::new())));
+/// This process's connections for this transport: they serve every client that has it. They load nothing before the
+/// first exchange.
+pub fn http(transport: &Transport) -> Arc<Http> {
+    let name = (PathBuf::new(), transport.name());
+    let made: std::result::Result<_, Infallible> =
+        process::runtime().shared(name, || Ok(Arc::new(Http::new(transport))));
     match made {
         Ok(http) => http,
     }

@@ -1,9 +1,9 @@
 //! The writes without an exchange: save, sign-out, forget, and what the server has revoked.
 
 use evergrant::Secret;
-use evergrant::session::protocol::{Fresh, KEPT, TOMBSTONE_MS, Want, forget, revoked, save, settle, sign_out};
+use evergrant::session::protocol::{Fresh, KEPT, TOMBSTONE_MS, Want, expires, forget, revoked, save, settle, sign_out};
 use evergrant::session::record::{Attempt, Binds, Entry, Id, Known, Record, Secrets, State};
-use evergrant::token::Answer;
+use evergrant::token::{Answer, Expiry, Life};
 use serde_json::Map;
 
 use crate::parts::*;
@@ -298,4 +298,34 @@ fn wants_and_claims_show_no_secret() {
     let want = Want::OtherThan(Secret::new("canary"));
     assert!(!format!("{want:?} {:?}", sent(1)).contains("canary"));
     assert!(!format!("{:?}", sent(1)).contains("rt-5"));
+}
+
+#[test]
+fn an_end_that_is_learnt_is_for_its_own_token_and_only_shortens_its_life() {
+    const END_MS: i64 = WALL_MS + 600_000;
+    let with_life = |until_ms, expiry| {
+        let life = Some(Life { from_ms: WALL_MS, until_ms, expiry });
+        Record { life, attempt: Some(attempt(THEIRS, G)), ..full_record() }
+    };
+    for (known_ms, expiry, learnt) in [
+        (None, Expiry::Unknown, true),
+        (Some(END_MS + 1), Expiry::Assumed, true),
+        (Some(END_MS), Expiry::Assumed, false),
+        (Some(END_MS - 1), Expiry::Assumed, false),
+        (Some(END_MS + 1), Expiry::Known, false),
+    ] {
+        let record = with_life(known_ms, expiry);
+        let next = Record { version: record.version + 1, ..with_life(Some(END_MS), Expiry::Assumed) };
+        let next = Some(next).filter(|_| learnt);
+        assert_same("learnt", expires(Some(&record), &secret("at-5"), END_MS).as_ref(), next.as_ref());
+    }
+    let record = with_life(None, Expiry::Unknown);
+    assert_same("another token", expires(Some(&record), &secret("at-4"), END_MS).as_ref(), None);
+    for state in State::ALL.into_iter().filter(|state| *state != State::Active) {
+        let record = Record { state, ..record.clone() };
+        assert_same(state.name(), expires(Some(&record), &secret("at-5"), END_MS).as_ref(), None);
+    }
+    let endless = Record { life: None, ..record };
+    assert_same("no token", expires(Some(&endless), &secret("at-5"), END_MS).as_ref(), None);
+    assert_same("no record", expires(None, &secret("at-5"), END_MS).as_ref(), None);
 }

@@ -6,7 +6,7 @@ use super::{Moment, TOMBSTONE_MS, remember};
 use crate::secret::Secret;
 use crate::session::fingerprint::Fingerprints;
 use crate::session::record::{Entry, Id, Record, Secrets, State};
-use crate::token::{Answer, Life};
+use crate::token::{Answer, Expiry, Life};
 
 /// A new session from a token that the application brings: a sign-in. `None`: this token is known, nothing changes.
 pub fn save(
@@ -67,6 +67,18 @@ pub struct Fresh {
     pub grant: Id,
     /// The key of the fingerprints of a record that is really new.
     pub fingerprint_key: Secret,
+}
+
+/// The record with a shorter life of its access token, which the server did not say when it gave that out. `None`: that
+/// token is no longer the current one, or nothing changes.
+pub fn expires(record: Option<&Record>, access_token: &Secret, until_ms: i64) -> Option<Record> {
+    let record = record
+        .filter(|record| record.state == State::Active && record.secrets.access_token.as_ref() == Some(access_token))?;
+    let life = record.life.filter(|life| life.expiry != Expiry::Known)?;
+    let sooner = life.until_ms.is_none_or(|known_ms| until_ms < known_ms);
+    let mut next = record.next();
+    next.life = Some(Life { until_ms: Some(until_ms), expiry: Expiry::Assumed, ..life });
+    sooner.then_some(next)
 }
 
 /// The tombstone of a session that its user leaves: it keeps the tokens until the server has revoked them.
