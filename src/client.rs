@@ -1,5 +1,7 @@
 //! The face of the core: what the C functions, the Rust API and the examples call.
 
+mod sign_in;
+
 use std::fmt;
 use std::mem;
 use std::path::Path;
@@ -344,26 +346,6 @@ impl Client {
     pub fn forget(&self, session: &str) -> Result<()> {
         let renewer = self.renewer()?;
         renewer.forget(&renewer.slot(checked(session)?))
-    }
-
-    /// Starts an authorization code sign-in.
-    pub fn sign_in_start(&self, request_json: &str) -> Result<Secret> {
-        object("request_json", request_json)?;
-        Err(not_built("evergrant_sign_in_start"))
-    }
-
-    /// Finishes it.
-    pub fn sign_in_finish(&self, session: &str, sign_in_json: &str, _redirect_url: &str) -> Result<Secret> {
-        checked(session)?;
-        object("sign_in_json", sign_in_json)?;
-        Err(not_built("evergrant_sign_in_finish"))
-    }
-
-    /// Signs a user in with a name and a password.
-    pub fn sign_in_with_password(&self, session: &str, request_json: &str) -> Result<Secret> {
-        checked(session)?;
-        object("request_json", request_json)?;
-        Err(not_built("evergrant_sign_in_with_password"))
     }
 
     fn options(&self, json: Option<&str>) -> Result<Options> {

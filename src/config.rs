@@ -18,6 +18,8 @@ use crate::error::Result;
 use crate::secret::Secret;
 use crate::session::record::Place;
 
+pub(crate) use build::RESERVED_AT_AUTHORIZE;
+pub(crate) use keys::check_text;
 pub use keys::{KEYS, Key, Kind};
 pub use location::aside_of;
 

@@ -335,9 +335,9 @@ impl Call {
             },
             Kind::SignInStart => Some(client.sign_in_start(self.text("request"))?),
             Kind::SignInFinish => {
-                Some(client.sign_in_finish(session, self.text("sign_in"), self.text("redirect_url"))?)
+                Some(client.wait_for_sign_in(session, self.text("sign_in"), self.text("redirect_url")).await?)
             }
-            Kind::SignInWithPassword => Some(client.sign_in_with_password(session, self.text("request"))?),
+            Kind::SignInWithPassword => Some(client.wait_for_password(session, self.text("request")).await?),
             Kind::Refresh => None,
         })
     }

@@ -15,6 +15,7 @@ mod caller;
 mod job;
 mod moves;
 mod revoke;
+mod sign_in;
 mod words;
 
 pub use moves::Destination;
@@ -208,15 +209,7 @@ impl Renewer {
     /// Keeps a token that the application brings.
     pub fn save(&self, slot: &Slot, answer: &Answer) -> Result<()> {
         let life = self.life(answer, answer.issued_at_ms().unwrap_or(i64::MAX).min(clock::wall_ms()));
-        self.write(slot, "saved", |record, moment| {
-            let fresh = protocol::Fresh {
-                version: (random_id()?.0 >> 66) as i64,
-                grant: random_id()?,
-                fingerprint_key: Secret::new(random_id()?.to_string()),
-            };
-            Ok(protocol::save(record, answer, fresh, life, moment))
-        })
-        .map(drop)
+        self.write(slot, "saved", |record, moment| Ok(protocol::save(record, answer, fresh()?, life, moment))).map(drop)
     }
 
     /// Leaves a session, and has the server told; what it cannot be told now is told later.
@@ -258,6 +251,16 @@ impl Renewer {
         change: impl Fn(Option<&Record>, &Moment) -> Result<Option<Record>>,
     ) -> Result<Option<Arc<Record>>> {
         self.check_open(&slot.key.session)?;
+        self.rewrite(slot, Event::new(kind, &slot.key.session), change)
+    }
+
+    /// The same, also while the client is being closed. `event` tells of it.
+    fn rewrite(
+        &self,
+        slot: &Slot,
+        event: Event,
+        change: impl Fn(Option<&Record>, &Moment) -> Result<Option<Record>>,
+    ) -> Result<Option<Arc<Record>>> {
         loop {
             let (found, now) = self.load(slot)?;
             let party = self.party_name();
@@ -267,7 +270,7 @@ impl Renewer {
             if self.vault.store.compare_and_swap(&slot.key, expected, &next)? {
                 let next = Arc::new(next);
                 slot.publish(Some(&next), Reading::now());
-                self.events.push(Event::new(kind, &slot.key.session));
+                self.events.push(event);
                 if next.state != State::Active {
                     self.remember(slot, &next);
                 }
@@ -462,6 +465,14 @@ fn check_here(session: &str, record: Option<&Record>, and_signed_out: bool) -> R
         return Ok(());
     }
     Err(words::away(session, arrived, record.moved.as_ref().map(|moved| &moved.place)))
+}
+
+fn fresh() -> Result<protocol::Fresh> {
+    Ok(protocol::Fresh {
+        version: (random_id()?.0 >> 66) as i64,
+        grant: random_id()?,
+        fingerprint_key: Secret::new(random_id()?.to_string()),
+    })
 }
 
 fn random_id() -> Result<Id> {

@@ -66,6 +66,15 @@ impl Renewer {
         number
     }
 
+    /// One fewer is open.
+    pub(super) fn job_ended(&self) {
+        let mut jobs = lock(&self.jobs);
+        jobs.open -= 1;
+        let waiters = jobs.waiters.take();
+        drop(jobs);
+        waiters.wake();
+    }
+
     /// Renews by itself after `wait`: the doubt is this party's own.
     fn start_later(&self, slot: &Arc<Slot>, wait: Duration) {
         let renewer = self.me.clone();
@@ -383,10 +392,6 @@ impl OpenJob {
 impl Drop for OpenJob {
     fn drop(&mut self) {
         self.slot.end_job(self.failure.take());
-        let mut jobs = lock(&self.renewer.jobs);
-        jobs.open -= 1;
-        let waiters = jobs.waiters.take();
-        drop(jobs);
-        waiters.wake();
+        self.renewer.job_ended();
     }
 }
