@@ -33,7 +33,7 @@ fn start(client: &Client, more: Value) -> Value {
 }
 
 fn finish(client: &Client, sign_in: &Value, url: &str) -> Result<Secret> {
-    client.sign_in_finish(SESSION, &sign_in.to_string(), url)
+    client.sign_in_finish(SESSION, &sign_in.to_string(), Some(url))
 }
 
 /// What a browser does, whose user agrees at once: the URL that it is sent back to.
@@ -292,12 +292,12 @@ fn what_start_gave_out_must_come_back_whole() {
         }
     }
     for text in ["", "canary", "[]", "{}"] {
-        let error = refused(client.sign_in_finish(SESSION, text, &url));
+        let error = refused(client.sign_in_finish(SESSION, text, Some(&url)));
         assert_eq!(error.status, Status::InvalidArgument);
         assert!(error.message.contains("sign_in_json") && !error.message.contains("canary"), "{error}");
     }
     for session in ["", "a\nb", &"x".repeat(256)] {
-        let error = refused(client.sign_in_finish(session, &begun.to_string(), &url));
+        let error = refused(client.sign_in_finish(session, &begun.to_string(), Some(&url)));
         assert!(error.status == Status::InvalidArgument && error.message.contains("session"), "{error}");
     }
     let another = open(&scene, json!({"client_id": "public", "client_secret": null}));
@@ -709,5 +709,108 @@ fn bad_password_requests_are_refused_before_anything_is_sent() {
     let error = refused(other.sign_in_with_password(SESSION, &password_request(&scene, json!({}))));
     assert_eq!(error.status, Status::InvalidArgument);
     assert!(error.message.contains("\"site_url\""), "{error}");
+    assert_eq!(scene.server.log().len(), 0);
+}
+
+// ---- with a browser of this machine
+
+/// A sign-in that this process listens for.
+fn listen(client: &Client, more: Value) -> Value {
+    parsed(client.sign_in_start(&lay_over(json!({"listen": true}), more).to_string()).unwrap().expose())
+}
+
+/// What a browser does with the URL that it was sent back to.
+fn come_back(url: &str) -> String {
+    let (host, target) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(stream, "GET /{target} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn this_process_waits_for_the_user_itself() {
+    let scene = scene();
+    let client = open(&scene, json!({}));
+    let begun = listen(&client, json!({"redirect_uri": "http://localhost/x/y"}));
+    let redirect_uri = begun["redirect_uri"].as_str().unwrap();
+    assert!(redirect_uri.starts_with("http://localhost:") && redirect_uri.ends_with("/x/y"), "{redirect_uri}");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client.sign_in_finish(SESSION, &begun.to_string(), None));
+        let right = visit(&begun);
+        let wrong = right.replace("state=", "state=x");
+        assert!(come_back(&wrong).starts_with("HTTP/1.1 400 "));
+        assert!(come_back(&redirect_uri.replace("/x/y", "/favicon.ico")).starts_with("HTTP/1.1 404 "));
+        assert!(!waiting.is_finished());
+        assert!(come_back(&right).contains("close this window"));
+        assert_eq!(token(waiting.join().unwrap())["generation"], 1);
+    });
+    let address = redirect_uri.strip_prefix("http://").unwrap().strip_suffix("/x/y").unwrap();
+    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    let error = refused(client.sign_in_finish(SESSION, &begun.to_string(), None));
+    assert!(error.status == Status::InvalidArgument && error.message.starts_with("redirect_url: "), "{error}");
+}
+
+#[test]
+fn a_user_who_declines_ends_the_wait() {
+    let scene = scene();
+    scene.server.update(|options| options.authorize_error = Some("access_denied".into()));
+    let client = open(&scene, json!({}));
+    let begun = listen(&client, json!({}));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client.sign_in_finish(SESSION, &begun.to_string(), None));
+        come_back(&visit(&begun));
+        assert_eq!(class(&refused(waiting.join().unwrap())), (Status::SignInRequired, Some("access_denied")));
+    });
+}
+
+#[test]
+fn a_wait_for_the_user_ends_with_its_time_or_its_client() {
+    let scene = scene();
+    let client = open(&scene, json!({}));
+    let begun = listen(&client, json!({"max_wait_ms": 50}));
+    let error = refused(client.sign_in_finish(SESSION, &begun.to_string(), None));
+    assert_eq!((error.status, error.session.as_deref()), (Status::TimedOut, Some(SESSION)));
+
+    let (begun, idle) = (listen(&client, json!({})), listen(&client, json!({})));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client.sign_in_finish(SESSION, &begun.to_string(), None));
+        sleep_ms(100);
+        assert_eq!(client.close(10_000), Status::Ok);
+        assert_eq!(refused(waiting.join().unwrap()).status, Status::Closed);
+    });
+    let address = |begun: &Value| begun["redirect_uri"].as_str().unwrap()[7..].split('/').next().unwrap().to_owned();
+    for begun in [begun, idle] {
+        assert!(TcpStream::connect(address(&begun)).is_err(), "nobody listens any more");
+    }
+    assert_eq!(scene.server.log().len(), 0);
+}
+
+#[test]
+fn bad_requests_for_a_browser_are_refused() {
+    let scene = scene();
+    let client = open(&scene, json!({}));
+    for (more, word) in [
+        (json!({"redirect_uri": "https://127.0.0.1/"}), "redirect_uri: to listen there it must be http"),
+        (json!({"redirect_uri": "https://app.example/"}), "redirect_uri: to listen there"),
+        (json!({"redirect_uri": "http://app.example/"}), "redirect_uri: http would send"),
+        (json!({"max_wait_ms": -1}), "max_wait_ms: expected a whole number"),
+        (json!({"max_wait_ms": 3_600_001}), "max_wait_ms: expected a whole number"),
+        (json!({"listen": 5}), "listen: "),
+        (json!({"extra": {"state": "x"}}), "extra: "),
+    ] {
+        for error in [
+            refused(client.sign_in_start(&lay_over(json!({"listen": true}), more.clone()).to_string())),
+            refused(client.sign_in_with_browser(SESSION, &more.to_string())),
+        ] {
+            assert_eq!(error.status, Status::InvalidArgument, "{more}");
+            assert!(error.message.contains(word), "{more}: {error}");
+        }
+    }
+    let error = refused(client.sign_in_start(&json!({"redirect_uri": REDIRECT_URI, "max_wait_ms": 5}).to_string()));
+    assert!(error.message.contains("listen"), "{error}");
+    assert!(refused(client.sign_in_with_browser("", "{}")).message.contains("session"));
+    assert!(refused(client.sign_in_with_browser(SESSION, "[]")).message.contains("request_json"));
     assert_eq!(scene.server.log().len(), 0);
 }
