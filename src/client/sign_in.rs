@@ -21,6 +21,8 @@ use crate::token::Members;
 /// How long a user may take at the server's pages, if nobody says it.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 const LONGEST_WAIT_MS: u64 = 3_600_000;
+/// Sign-ins that were started and given up hold a port each; the oldest goes first.
+const MOST_LISTENING: usize = 64;
 /// How often a wait looks whether the browser has come.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -50,6 +52,9 @@ impl Client {
         let mut all = lock(&link.listening);
         let now = Instant::now();
         all.retain(|listening| listening.until > now);
+        if all.len() >= MOST_LISTENING {
+            all.remove(0);
+        }
         all.push(listening);
         Ok(json)
     }
@@ -90,7 +95,7 @@ impl Client {
         let listening = {
             let mut all = lock(&link.listening);
             let at = all.iter().position(|listening| Some(&listening.sign_in.state) == state.as_ref());
-            at.map(|at| all.swap_remove(at))
+            at.map(|at| all.remove(at))
         };
         let listening = listening.ok_or_else(|| {
             Error::invalid(
