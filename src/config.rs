@@ -20,6 +20,8 @@ use crate::secret::Secret;
 use crate::session::record::Place;
 use crate::tls::Files;
 
+pub(crate) use build::RESERVED_AT_AUTHORIZE;
+pub(crate) use keys::check_text;
 pub use keys::{KEYS, Key, Kind};
 pub use location::aside_of;
 

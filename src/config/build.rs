@@ -30,7 +30,7 @@ const RESERVED_AT_REFRESH: &[&str] = &[
     "client_assertion_type",
     "scope",
 ];
-const RESERVED_AT_AUTHORIZE: &[&str] = &[
+pub(crate) const RESERVED_AT_AUTHORIZE: &[&str] = &[
     "response_type",
     "client_id",
     "client_secret",

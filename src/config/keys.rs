@@ -255,7 +255,7 @@ fn text(key: &str, json: &str) -> Result<Secret> {
 }
 
 /// What every text and secret must be, wherever it comes from.
-pub(super) fn check_text(text: &str) -> std::result::Result<(), &'static str> {
+pub(crate) fn check_text(text: &str) -> std::result::Result<(), &'static str> {
     if text.trim().is_empty() {
         Err("it is empty")
     } else if text.chars().any(char::is_control) {

@@ -383,7 +383,7 @@ enum Flow {
 }
 
 /// Something that runs: closing waits until it is dropped.
-struct Open(Arc<Renewer>);
+pub(super) struct Open(pub(super) Arc<Renewer>);
 
 impl Drop for Open {
     fn drop(&mut self) {
