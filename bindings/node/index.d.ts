@@ -508,12 +508,12 @@ export interface Configuration {
   /** Where {@link Session.fetch} and other adapters may send the token, such as `["https://api.example.com"]`. */
   origins?: readonly string[] | undefined;
 
-  /** Reserved. */
+  /** Certificates in PEM whose owners may sign for a server, besides those that the system trusts. */
   caFile?: string | undefined;
-  /** Reserved. */
+  /** This client's certificate in PEM, and those that lead to its root (mutual TLS, RFC 8705). */
   clientCertificateFile?: string | undefined;
-  /** Reserved. */
+  /** Its private key in PEM, without a password. */
   clientKeyFile?: string | undefined;
-  /** Reserved. */
+  /** `http://`, `https://` or `socks5://`, then `user:password@` if need be, and `host:port`. */
   proxy?: string | undefined;
 }
