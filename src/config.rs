@@ -15,9 +15,13 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
 use crate::error::Result;
+use crate::oauth::proxy::Proxy;
 use crate::secret::Secret;
 use crate::session::record::Place;
+use crate::tls::Files;
 
+pub(crate) use build::RESERVED_AT_AUTHORIZE;
+pub(crate) use keys::check_text;
 pub use keys::{KEYS, Key, Kind};
 pub use location::aside_of;
 
@@ -36,6 +40,8 @@ pub struct Config {
     pub session_lifetime_s: Option<u32>,
     /// How long before its end a token is renewed early; `None`: a part of its life.
     pub renew_before_s: Option<u32>,
+    /// The server is asked when an access token ends that came without that.
+    pub expiry_from_introspection: bool,
     /// What early renewal does to the caller that starts it.
     pub early_renewal: EarlyRenewal,
     /// Memory is trusted no longer than this without one store read.
@@ -89,11 +95,35 @@ pub struct Registration {
     pub newest_wins: bool,
     /// `User-Agent`.
     pub user_agent: String,
+    /// How the server is reached.
+    pub transport: Transport,
     /// A hash of everything that a server may refuse this client for; a back-off can bind to it.
     pub fingerprint: String,
 }
 
-/// Client authentication at the token endpoint.
+/// How connections are made.
+#[derive(Clone, Debug, Default)]
+pub struct Transport {
+    /// Whom they trust, and who this client is to them.
+    pub files: Files,
+    /// What they go through.
+    pub proxy: Option<Proxy>,
+}
+
+impl Transport {
+    /// The same for equal ones. It shows no secret.
+    pub(crate) fn name(&self) -> String {
+        let Files { roots, client } = &self.files;
+        let client = client.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let mut parts: Vec<_> = roots.iter().chain(client).map(|path| path.to_string_lossy().into_owned()).collect();
+        parts.insert(0, format!("{} {}", roots.is_some(), self.files.client.is_some()));
+        let mut parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        parts.extend(self.proxy.iter().flat_map(Proxy::parts));
+        format!("http {}", short_hash(&parts))
+    }
+}
+
+/// Client authentication.
 #[derive(Clone, Debug)]
 pub enum ClientAuth {
     /// A public client: `client_id` in the body.
@@ -110,6 +140,37 @@ pub enum ClientAuth {
         /// The client secret.
         secret: Secret,
     },
+    /// `private_key_jwt`.
+    PrivateKeyJwt {
+        /// What signs.
+        key: PrivateKey,
+    },
+}
+
+/// The private key of a client, in a file, and what its assertions say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrivateKey {
+    /// PEM.
+    pub file: PathBuf,
+    /// `kid` (RFC 7515 §4.1.4).
+    pub id: Option<String>,
+    /// How to sign; `None`: as the key's kind has it.
+    pub algorithm: Option<JwsAlgorithm>,
+    /// `aud`, if it is not the [usual one](Registration::audience).
+    pub audience: Option<String>,
+    /// Of what was in the file when the client was opened.
+    pub hash: String,
+}
+
+/// A signature algorithm (RFC 7518 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JwsAlgorithm {
+    /// RSASSA-PKCS1-v1_5.
+    Rs256,
+    /// RSASSA-PSS.
+    Ps256,
+    /// ECDSA on P-256.
+    Es256,
 }
 
 /// What `Authorization: Basic` encodes.
@@ -199,6 +260,18 @@ impl Config {
     /// Reads the request of [`crate::refresh`]: a configuration plus `refresh_token`.
     pub fn from_refresh_request(json: &str) -> Result<(Self, Secret)> {
         build::refresh_request(json)
+    }
+}
+
+impl Registration {
+    /// There may be somebody to ask about a token.
+    pub fn has_introspection(&self) -> bool {
+        self.introspection_endpoint.is_some()
+    }
+
+    /// Whom an assertion is for. Servers take their token endpoint's URL (RFC 7523 §3).
+    pub fn audience<'a>(&'a self, key: &'a PrivateKey) -> &'a str {
+        key.audience.as_deref().unwrap_or(&self.token_endpoint)
     }
 }
 

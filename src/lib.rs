@@ -5,6 +5,7 @@
 // Much of the library is not simulated.
 #![cfg_attr(feature = "shuttle", allow(missing_docs, unreachable_code, unused))]
 
+mod browser;
 pub mod client;
 pub mod config;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod token;
 mod clock;
 mod host;
 mod sync;
+mod tls;
 // There is no fork where there is no Unix.
 #[cfg_attr(not(unix), allow(dead_code))]
 mod process;

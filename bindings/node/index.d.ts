@@ -113,7 +113,7 @@ export class Session {
   /** What the store knows of the session, without secrets. */
   describe(options?: WaitOptions): Promise<SessionDescription>;
 
-  /** What the authorization server says of the access token (RFC 7662), as it says it. */
+  /** What the authorization server says of the access token (RFC 7662), as it says it. One that has ended is renewed first. */
   introspect(options?: WaitOptions): Promise<Record<string, unknown>>;
 
   /**
@@ -240,7 +240,9 @@ export type Reason =
   | 'client_refused'
   | 'server_unavailable'
   | 'network'
-  | 'bad_answer';
+  | 'bad_answer'
+  | 'no_private_key'
+  | 'no_introspection_endpoint';
 
 /**
  * The refresh-token flow itself, once (RFC 6749 section 6). Nothing is stored, and nothing keeps two callers from
@@ -395,6 +397,7 @@ export interface Event {
     | 'store_warning'
     | 'forgotten'
     | 'revocation_failed'
+    | 'introspection_failed'
     | (string & {});
   session?: string;
   outcome?: string;
@@ -413,7 +416,7 @@ export interface Configuration {
 
   /** Salesforce: the site, My Domain or login host, any path prefix included. */
   siteUrl?: string | undefined;
-  /** An OpenID or RFC 8414 server whose endpoints are discovered. Reserved. */
+  /** An OpenID or RFC 8414 server whose endpoints are discovered. */
   issuer?: string | undefined;
   /** RFC 6749 section 3.2. */
   tokenEndpoint?: string | undefined;
@@ -432,11 +435,15 @@ export interface Configuration {
   clientSecretFile?: string | undefined;
   /** The name of an environment variable that holds the secret. */
   clientSecretEnv?: string | undefined;
-  /** For `private_key_jwt`. Reserved. */
+  /** For `private_key_jwt` (RFC 7523): a PEM file with an RSA or P-256 key. It is read at each use. */
   privateKeyFile?: string | undefined;
-  /** For `private_key_jwt`. Reserved. */
+  /** The `kid` of the assertions. */
   keyId?: string | undefined;
-  /** Default: `client_secret_basic` with a secret, else `none`. */
+  /** Default: `ES256` with a P-256 key, else `RS256`. */
+  assertionAlgorithm?: 'RS256' | 'PS256' | 'ES256' | undefined;
+  /** The `aud` of the assertions. Default: `issuer`, else the token endpoint. */
+  assertionAudience?: string | undefined;
+  /** Default: `client_secret_basic` with a secret, `private_key_jwt` with a private key, else `none`. */
   clientAuth?: 'client_secret_basic' | 'client_secret_post' | 'private_key_jwt' | 'none' | undefined;
   /** What `Authorization: Basic` encodes. Default: `raw` with `siteUrl`, else `form` (RFC 6749 section 2.3.1). */
   basicEncoding?: 'raw' | 'form' | undefined;
@@ -501,12 +508,12 @@ export interface Configuration {
   /** Where {@link Session.fetch} and other adapters may send the token, such as `["https://api.example.com"]`. */
   origins?: readonly string[] | undefined;
 
-  /** Reserved. */
+  /** Certificates in PEM whose owners may sign for a server, besides those that the system trusts. */
   caFile?: string | undefined;
-  /** Reserved. */
+  /** This client's certificate in PEM, and those that lead to its root (mutual TLS, RFC 8705). */
   clientCertificateFile?: string | undefined;
-  /** Reserved. */
+  /** Its private key in PEM, without a password. */
   clientKeyFile?: string | undefined;
-  /** Reserved. */
+  /** `http://`, `https://` or `socks5://`, then `user:password@` if need be, and `host:port`. */
   proxy?: string | undefined;
 }

@@ -141,13 +141,13 @@ fn check_failure(failure: &Failure) {
 
 fn renew(answer: Vec<u8>, closes: bool) -> Outcome {
     exchange(answer, closes, |registration, deadline| {
-        oauth::refresh(&Http::new(), registration, &Secret::new(REFRESH_TOKEN), deadline, &|| Ok(()))
+        oauth::refresh(&Http::default(), registration, &Secret::new(REFRESH_TOKEN), deadline, &|| Ok(()))
     })
 }
 
 fn revoke(answer: Vec<u8>, closes: bool) -> Result<(), Failure> {
     exchange(answer, closes, |registration, deadline| {
-        oauth::revoke(&Http::new(), registration, &Secret::new(REFRESH_TOKEN), "refresh_token", deadline)
+        oauth::revoke(&Http::default(), registration, &Secret::new(REFRESH_TOKEN), "refresh_token", deadline)
     })
 }
 

@@ -7,16 +7,18 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use super::keys::{REFRESH_TOKEN, Settings, check_text, not_built, shown, wrong};
+use super::keys::{REFRESH_TOKEN, Settings, check_text, shown, wrong};
 use super::{
-    BasicEncoding, ClientAuth, Config, EarlyRenewal, LostReply, ParametersIn, Registration, StoreLocation, location,
-    short_hash,
+    BasicEncoding, ClientAuth, Config, EarlyRenewal, JwsAlgorithm, LostReply, ParametersIn, PrivateKey, Registration,
+    StoreLocation, Transport, location, short_hash,
 };
 use crate::error::Result;
 use crate::oauth::endpoints::{self, Endpoints};
 use crate::oauth::profiles::{self, Profile};
-use crate::oauth::salesforce;
+use crate::oauth::proxy::Proxy;
+use crate::oauth::{assertion, salesforce};
 use crate::secret::Secret;
+use crate::tls::Files;
 
 /// What the flow itself sets; nobody may set it beside that.
 const RESERVED_AT_REFRESH: &[&str] = &[
@@ -28,7 +30,7 @@ const RESERVED_AT_REFRESH: &[&str] = &[
     "client_assertion_type",
     "scope",
 ];
-const RESERVED_AT_AUTHORIZE: &[&str] = &[
+pub(crate) const RESERVED_AT_AUTHORIZE: &[&str] = &[
     "response_type",
     "client_id",
     "client_secret",
@@ -38,6 +40,9 @@ const RESERVED_AT_AUTHORIZE: &[&str] = &[
     "code_challenge",
     "code_challenge_method",
 ];
+
+/// The keys of `private_key_jwt`.
+const PRIVATE_KEY: [&str; 4] = ["private_key_file", "key_id", "assertion_algorithm", "assertion_audience"];
 
 pub(super) fn config(json: &str) -> Result<Config> {
     from_settings(&follow_file(Settings::parse("config_json", json, &[])?)?)
@@ -84,10 +89,11 @@ fn follow_file(settings: Settings) -> Result<Settings> {
 }
 
 fn from_settings(settings: &Settings) -> Result<Config> {
-    if settings.flag("expiry_from_introspection", false) {
-        return Err(not_built("expiry_from_introspection", "true"));
-    }
     let registration = registration(settings)?;
+    let expiry_from_introspection = settings.flag("expiry_from_introspection", false);
+    if expiry_from_introspection && !registration.has_introspection() {
+        return Err(wrong("introspection_endpoint", "it is missing, and expiry_from_introspection needs it"));
+    }
     let namespace = match settings.text("namespace") {
         Some(namespace) => namespace.to_owned(),
         None => format!("{} {}", endpoints::canonical(&registration.token_endpoint), registration.client_id),
@@ -111,6 +117,7 @@ fn from_settings(settings: &Settings) -> Result<Config> {
         encryption_keys,
         session_lifetime_s: seconds("session_lifetime_s"),
         renew_before_s: seconds("renew_before_s"),
+        expiry_from_introspection,
         early_renewal: match settings.text("early_renewal") {
             Some("wait") => EarlyRenewal::Wait,
             Some("off") => EarlyRenewal::Off,
@@ -143,6 +150,7 @@ fn registration(settings: &Settings) -> Result<Registration> {
         Some("headers") => ParametersIn::Headers,
         _ => ParametersIn::Body,
     };
+    let (transport, certificate) = transport(settings)?;
     let mut registration = Registration {
         site_url,
         token_endpoint: endpoints.token,
@@ -159,12 +167,13 @@ fn registration(settings: &Settings) -> Result<Registration> {
         exchange_timeout: exchange_timeout(settings, &profile),
         newest_wins: settings.flag("newest_wins", profile.newest_wins),
         user_agent: user_agent(settings)?,
+        transport,
         fingerprint: String::new(),
     };
     if parameters_in == ParametersIn::Headers {
         check_header_names(&registration)?;
     }
-    registration.fingerprint = fingerprint(&registration);
+    registration.fingerprint = fingerprint(&registration, certificate.as_deref());
     Ok(registration)
 }
 
@@ -195,9 +204,22 @@ fn checked(
 fn client_auth(settings: &Settings, client_id: &str, salesforce: bool) -> Result<ClientAuth> {
     let secret = one_source(settings, ["client_secret", "client_secret_file", "client_secret_env"])?;
     let method = settings.text("client_auth");
-    let default = if secret.is_some() { "client_secret_basic" } else { "none" };
-    match (method.unwrap_or(default), secret) {
-        ("private_key_jwt", _) => Err(not_built("client_auth", "private_key_jwt")),
+    let default = match (&secret, settings.has("private_key_file")) {
+        (Some(_), _) => "client_secret_basic",
+        (None, true) => "private_key_jwt",
+        (None, false) => "none",
+    };
+    let method = method.unwrap_or(default);
+    if method != "private_key_jwt"
+        && let Some(other) = PRIVATE_KEY.into_iter().find(|name| settings.has(name))
+    {
+        return Err(wrong(other, format_args!("it is for \"private_key_jwt\", but client_auth is \"{method}\"")));
+    }
+    match (method, secret) {
+        ("private_key_jwt", None) => private_key(settings).map(|key| ClientAuth::PrivateKeyJwt { key }),
+        ("private_key_jwt", Some(_)) => {
+            Err(wrong("client_auth", "it is \"private_key_jwt\", but a client_secret is given: remove one"))
+        }
         ("none", None) => Ok(ClientAuth::None),
         ("none", Some(_)) => Err(wrong("client_auth", "it is \"none\", but a client_secret is given: remove one")),
         (_, None) => Err(wrong("client_auth", "it needs client_secret, client_secret_file or client_secret_env")),
@@ -215,6 +237,26 @@ fn client_auth(settings: &Settings, client_id: &str, salesforce: bool) -> Result
             Ok(ClientAuth::Basic { secret, encoding })
         }
     }
+}
+
+/// The key is read at each use; here, to say early what is wrong with it.
+fn private_key(settings: &Settings) -> Result<PrivateKey> {
+    let [file, id, algorithm, audience] = PRIVATE_KEY;
+    let path = settings.path(file).ok_or_else(|| wrong("client_auth", "\"private_key_jwt\" needs private_key_file"))?;
+    let mut key = PrivateKey {
+        file: std::path::absolute(&path).unwrap_or(path),
+        id: settings.text(id).map(str::to_owned),
+        algorithm: match settings.text(algorithm) {
+            Some("RS256") => Some(JwsAlgorithm::Rs256),
+            Some("PS256") => Some(JwsAlgorithm::Ps256),
+            Some("ES256") => Some(JwsAlgorithm::Es256),
+            _ => None,
+        },
+        audience: settings.text(audience).map(str::to_owned),
+        hash: String::new(),
+    };
+    key.hash = assertion::check(&key).map_err(|problem| wrong(file, problem))?;
+    Ok(key)
 }
 
 /// A secret from one of three keys: itself, a file, an environment variable.
@@ -309,6 +351,25 @@ fn user_agent(settings: &Settings) -> Result<String> {
     }
 }
 
+/// The files are read here so that what is wrong with them is known at once, and again for the first connection. Returns
+/// the client's certificate as well.
+fn transport(settings: &Settings) -> Result<(Transport, Option<String>)> {
+    let path = |name| settings.path(name).map(|path| std::path::absolute(&path).unwrap_or(path));
+    let (certificate, key) = ("client_certificate_file", "client_key_file");
+    let client = match (path(certificate), path(key)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) => return Err(wrong(key, "it is missing: client_certificate_file needs its key")),
+        (None, Some(_)) => return Err(wrong(certificate, "it is missing: client_key_file is the key of one")),
+    };
+    let files = Files { roots: path("ca_file"), client };
+    let content = files.read().map_err(|unfit| wrong(unfit.key, unfit.problem))?;
+    let certificate = content.client.as_ref().and_then(|client| client.cert.first());
+    let certificate = certificate.map(|certificate| BASE64_STANDARD_NO_PAD.encode(certificate));
+    let proxy = settings.text("proxy").map(Proxy::parse).transpose().map_err(|problem| wrong("proxy", problem))?;
+    Ok((Transport { files, proxy }, certificate))
+}
+
 fn check_header_names(registration: &Registration) -> Result<()> {
     let fit = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     match registration.refresh_parameters.iter().find(|(name, _)| !fit(name)) {
@@ -320,12 +381,13 @@ fn check_header_names(registration: &Registration) -> Result<()> {
 }
 
 /// A hash of everything that a server may refuse this client for.
-fn fingerprint(registration: &Registration) -> String {
+fn fingerprint(registration: &Registration, certificate: Option<&str>) -> String {
     let (method, secret) = match &registration.client_auth {
         ClientAuth::None => ("none", ""),
         ClientAuth::Basic { secret, encoding: BasicEncoding::Raw } => ("basic raw", secret.expose()),
         ClientAuth::Basic { secret, encoding: BasicEncoding::Form } => ("basic form", secret.expose()),
         ClientAuth::Post { secret } => ("post", secret.expose()),
+        ClientAuth::PrivateKeyJwt { key } => ("private key", key.hash.as_str()),
     };
     let parameters_in = match registration.parameters_in {
         ParametersIn::Body => "body",
@@ -339,6 +401,11 @@ fn fingerprint(registration: &Registration) -> String {
         parameters_in,
         registration.scope.as_deref().unwrap_or_default(),
     ];
+    if let ClientAuth::PrivateKeyJwt { key } = &registration.client_auth {
+        let algorithm = key.algorithm.map_or("", JwsAlgorithm::name);
+        parts.extend([key.id.as_deref().unwrap_or_default(), algorithm, registration.audience(key)]);
+    }
     parts.extend(registration.refresh_parameters.iter().flat_map(|(name, value)| [name.as_str(), value.expose()]));
+    parts.extend(certificate);
     short_hash(&parts)
 }

@@ -72,8 +72,10 @@ pub const KEYS: &[Key] = &[
     key("client_secret", Kind::Secret),
     key("client_secret_file", Kind::Text),
     key("client_secret_env", Kind::Text),
-    later("private_key_file"),
-    later("key_id"),
+    key("private_key_file", Kind::Text),
+    key("key_id", Kind::Text),
+    key("assertion_algorithm", Kind::Choice(&["RS256", "PS256", "ES256"])),
+    key("assertion_audience", Kind::Text),
     key("client_auth", Kind::Choice(&["client_secret_basic", "client_secret_post", "private_key_jwt", "none"])),
     key("basic_encoding", Kind::Choice(&["raw", "form"])),
     key("scope", Kind::Text),
@@ -101,10 +103,10 @@ pub const KEYS: &[Key] = &[
     number("max_exchanges", 1, 4_096),
     number("max_cached_sessions", 1, 100_000_000),
     key("origins", Kind::Texts),
-    later("ca_file"),
-    later("client_certificate_file"),
-    later("client_key_file"),
-    later("proxy"),
+    key("ca_file", Kind::Text),
+    key("client_certificate_file", Kind::Text),
+    key("client_key_file", Kind::Text),
+    key("proxy", Kind::Secret),
     key("user_agent", Kind::Text),
 ];
 
@@ -253,7 +255,7 @@ fn text(key: &str, json: &str) -> Result<Secret> {
 }
 
 /// What every text and secret must be, wherever it comes from.
-pub(super) fn check_text(text: &str) -> std::result::Result<(), &'static str> {
+pub(crate) fn check_text(text: &str) -> std::result::Result<(), &'static str> {
     if text.trim().is_empty() {
         Err("it is empty")
     } else if text.chars().any(char::is_control) {

@@ -2,17 +2,17 @@
 
 use std::borrow::Cow;
 use std::io::{self, Read};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use ureq::http::{HeaderMap, HeaderValue, Request as HttpRequest, header};
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 use ureq::unversioned::transport::Connector;
 use ureq::{Agent, SendBody};
 
 use super::connect::{Dial, EMPTY_BODY, HoldHead, LATE, NoResolver, Tls};
+use super::proxy::Tunnel;
 use super::{Deadline, Failure, endpoints};
+use crate::config::Transport;
 use crate::host;
 use crate::secret::{Secret, SecretBytes};
 use crate::session::record::Binds;
@@ -26,14 +26,26 @@ const MAX_IDLE: Duration = Duration::from_secs(4);
 /// No server may silence us for longer.
 const LONGEST_RETRY_AFTER_S: u64 = 86_400;
 
-/// Connections to authorization servers. One is enough for any number of clients; a forked child needs its own.
+/// Connections to authorization servers. One is enough for any number of clients with one [`Transport`]; a forked child
+/// needs its own.
 #[derive(Debug)]
 pub struct Http {
     agent: Agent,
 }
 
-/// A POST of form parameters.
+/// A method of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Has no body: `form` is `None`.
+    Get,
+    /// Sends form parameters.
+    Post,
+}
+
+/// A request for JSON.
 pub struct Request<'a> {
+    /// What to do.
+    pub method: Method,
     /// Where to.
     pub endpoint: &'a str,
     /// `User-Agent`.
@@ -69,20 +81,16 @@ pub enum Failed {
 
 impl Http {
     /// Cheap: no file is read and no thread started before the first TLS connection.
-    pub fn new() -> Self {
-        Self::over(Dial::default().chain(Tls::default()))
+    pub fn new(transport: &Transport) -> Self {
+        let tls = Tls::new(&transport.files);
+        match &transport.proxy {
+            None => Self::over(Dial::default().chain(tls)),
+            Some(proxy) => Self::over(Tunnel::new(proxy, &transport.files).chain(tls)),
+        }
     }
 
     fn over(connector: impl Connector) -> Self {
-        static PROVIDER: OnceLock<Arc<rustls::crypto::CryptoProvider>> = OnceLock::new();
-        let provider = PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()));
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .unversioned_rustls_crypto_provider(provider.clone())
-            .build();
         let config = Agent::config_builder()
-            .tls_config(tls)
             .proxy(None)
             .http_status_as_error(false)
             .max_redirects(0)
@@ -165,7 +173,7 @@ impl Http {
 
 impl Default for Http {
     fn default() -> Self {
-        Self::new()
+        Self::new(&Transport::default())
     }
 }
 
@@ -175,9 +183,11 @@ impl Request<'_> {
     }
 
     fn head(&self, length: usize) -> Result<ureq::http::request::Builder, ureq::http::Error> {
-        let mut head = HttpRequest::post(self.endpoint)
-            .header(header::USER_AGENT, self.user_agent)
-            .header(header::CONTENT_LENGTH, length);
+        let head = match self.method {
+            Method::Get => HttpRequest::get(self.endpoint),
+            Method::Post => HttpRequest::post(self.endpoint),
+        };
+        let mut head = head.header(header::USER_AGENT, self.user_agent).header(header::CONTENT_LENGTH, length);
         if self.form.is_some() {
             head = head.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         }

@@ -26,7 +26,9 @@ fn read_request(stream: &mut BufReader<&TcpStream>) -> Option<String> {
             return None;
         }
     }
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+    let length =
+        head.lines().find_map(|line| line.strip_prefix("content-length: ")).map(|length| length.parse().unwrap());
+    let length = length.unwrap_or_default();
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
     Some(head + &String::from_utf8(body).unwrap())
@@ -41,6 +43,7 @@ fn answering(answer: &'static [u8]) -> String {
 
 fn request(endpoint: &str) -> Request<'_> {
     Request {
+        method: Method::Post,
         endpoint,
         user_agent: "test/1",
         authorization: Some(Secret::new("Basic eDp5")),
@@ -86,7 +89,7 @@ fn the_request_on_the_wire() {
             (&stream).write_all(OK).unwrap();
         }
     });
-    let http = Http::new();
+    let http = Http::default();
     let response = send(&http, &endpoint, within(5_000, 5_000)).unwrap();
     assert_eq!((response.status, response.body.as_slice()), (200, &b"{}"[..]));
     let wire = hear.recv().unwrap();
@@ -110,6 +113,14 @@ fn the_request_on_the_wire() {
     let wire = hear.recv().unwrap();
     assert!(wire.contains("\r\nrefresh_token: canary\r\n") && wire.contains("\r\ncontent-length: 0\r\n"), "{wire}");
     assert!(wire.ends_with("\r\n\r\n") && !wire.contains("content-type"), "{wire}");
+
+    let get = Request { method: Method::Get, authorization: None, form: None, ..request(&endpoint) };
+    http.send(&get, within(5_000, 5_000), &|| Ok(())).map_err(|_| "failed").unwrap();
+    let wire = hear.recv().unwrap();
+    let mut lines: Vec<&str> = wire.lines().collect();
+    assert_eq!((lines.remove(0), lines.pop()), ("GET /token HTTP/1.1", Some("")));
+    lines.sort();
+    assert_eq!(lines, ["accept: application/json", &format!("host: {host}"), "user-agent: test/1"]);
 }
 
 #[test]
@@ -121,7 +132,7 @@ fn a_long_body_arrives_whole() {
     });
     let body: String = (0..20_000).map(|n| format!("{n},")).collect();
     let long = Request { form: Some(Secret::new(body.as_str())), ..request(&endpoint) };
-    Http::new().send(&long, within(5_000, 5_000), &|| Ok(())).map_err(|_| "failed").unwrap();
+    Http::default().send(&long, within(5_000, 5_000), &|| Ok(())).map_err(|_| "failed").unwrap();
     assert!(hear.recv().unwrap().ends_with(&format!("\r\n\r\n{body}")));
 }
 
@@ -133,13 +144,14 @@ fn a_shut_gate_lets_no_byte_out() {
         let _ = stream.read_to_end(&mut bytes);
         heard.send(bytes).unwrap();
     });
-    for form in [Some(Secret::new("token=canary")), None] {
+    let bodies = [(Method::Post, Some(Secret::new("token=canary"))), (Method::Post, None), (Method::Get, None)];
+    for (method, form) in bodies {
         let asked = Cell::new(0);
         let gate = || {
             asked.set(asked.get() + 1);
             Err("another party has the session".to_owned())
         };
-        let result = Http::new().send(&Request { form, ..request(&endpoint) }, within(5_000, 5_000), &gate);
+        let result = Http::default().send(&Request { method, form, ..request(&endpoint) }, within(5_000, 5_000), &gate);
         let failure = not_sent(result);
         assert!(failure.message.contains("another party has the session"), "{}", failure.message);
         assert_eq!(asked.get(), 1);
@@ -159,11 +171,11 @@ fn too_late_lets_no_byte_out() {
         thread::sleep(Duration::from_millis(80));
         Ok(())
     };
-    let failure = not_sent(Http::new().send(&request(&endpoint), within(50, 5_000), &slow));
+    let failure = not_sent(Http::default().send(&request(&endpoint), within(50, 5_000), &slow));
     assert!(failure.message.contains("connect_timeout_ms"), "{}", failure.message);
     assert_eq!(hear.recv_timeout(Duration::from_secs(5)).unwrap(), b"");
     // Late from the start: there is not even a connection.
-    not_sent(send(&Http::new(), &endpoint, within(0, 5_000)));
+    not_sent(send(&Http::default(), &endpoint, within(0, 5_000)));
     assert!(hear.recv_timeout(Duration::from_millis(100)).is_err());
 }
 
@@ -172,7 +184,7 @@ fn no_connection_binds_this_host() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let unresolvable = "https://no-such-host.invalid/token".to_owned();
     for (endpoint, word) in [(format!("http://{closed}/token"), "no connection"), (unresolvable, "resolved")] {
-        let failure = not_sent(send(&Http::new(), &endpoint, within(5_000, 5_000)));
+        let failure = not_sent(send(&Http::default(), &endpoint, within(5_000, 5_000)));
         assert!(failure.message.contains(word), "{}", failure.message);
         assert_eq!((failure.reason, failure.binds), ("network", Binds::Host(crate::host::name())));
     }
@@ -183,14 +195,14 @@ fn a_failed_tls_handshake_is_not_sent() {
     let endpoint = server(|stream| {
         let _ = (&stream).write_all(b"HTTP/1.1 400 this is no TLS\r\n\r\n");
     });
-    let failure = not_sent(send(&Http::new(), &endpoint.replace("http:", "https:"), within(5_000, 5_000)));
+    let failure = not_sent(send(&Http::default(), &endpoint.replace("http:", "https:"), within(5_000, 5_000)));
     assert!(failure.message.contains("no TLS connection"), "{}", failure.message);
     // A server that accepts and says nothing.
     let (_keep, hold) = mpsc::channel::<()>();
     let hold = std::sync::Mutex::new(hold);
     let silent = server(move |_stream| hold.lock().unwrap().recv().unwrap_or_default());
     let started = Instant::now();
-    let failure = not_sent(send(&Http::new(), &silent.replace("http:", "https:"), within(200, 5_000)));
+    let failure = not_sent(send(&Http::default(), &silent.replace("http:", "https:"), within(200, 5_000)));
     assert!(failure.message.contains("connect_timeout_ms"), "{}", failure.message);
     assert!(started.elapsed() < Duration::from_secs(2));
 }
@@ -206,7 +218,7 @@ fn what_breaks_after_the_request_is_unknown() {
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "bad_answer", "not HTTP"),
     ];
     for (answer, reason, word) in cut {
-        let failure = unknown(send(&Http::new(), &answering(answer), within(5_000, 5_000)));
+        let failure = unknown(send(&Http::default(), &answering(answer), within(5_000, 5_000)));
         assert_eq!(failure.reason, reason, "{}", failure.message);
         assert!(failure.message.contains(word), "{}", failure.message);
         assert!(!failure.message.contains("canary"), "{}", failure.message);
@@ -224,7 +236,7 @@ fn the_answer_is_limited_in_time_and_size() {
         }
     });
     let started = Instant::now();
-    let failure = unknown(send(&Http::new(), &endpoint, within(5_000, 300)));
+    let failure = unknown(send(&Http::default(), &endpoint, within(5_000, 300)));
     assert!(failure.message.contains("exchange_timeout_ms"), "{}", failure.message);
     assert!((300..1_500).contains(&started.elapsed().as_millis()), "{:?}", started.elapsed());
 
@@ -233,7 +245,7 @@ fn the_answer_is_limited_in_time_and_size() {
         let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while (&stream).write_all(&[b' '; 65_536]).is_ok() {}
     });
-    let failure = unknown(send(&Http::new(), &endless, within(5_000, 5_000)));
+    let failure = unknown(send(&Http::default(), &endless, within(5_000, 5_000)));
     assert_eq!(failure.reason, "bad_answer");
     assert!(failure.message.contains("larger than 1 MiB"), "{}", failure.message);
 }
@@ -317,7 +329,7 @@ fn redirects_are_answers() {
     let (heard, hear) = mpsc::channel();
     let elsewhere = server(move |_| heard.send(()).unwrap());
     let answer = format!("HTTP/1.1 307 Moved\r\nLocation: {elsewhere}\r\nContent-Length: 0\r\n\r\n");
-    let response = send(&Http::new(), &answering(answer.leak().as_bytes()), within(5_000, 5_000)).unwrap();
+    let response = send(&Http::default(), &answering(answer.leak().as_bytes()), within(5_000, 5_000)).unwrap();
     assert_eq!((response.status, response.redirects_to.as_ref()), (307, Some(&elsewhere)));
     assert!(hear.recv_timeout(Duration::from_millis(100)).is_err());
 }
@@ -333,7 +345,7 @@ fn connections_are_reused_and_the_gate_asked_again() {
             (&stream).write_all(OK).unwrap();
         }
     });
-    let http = Http::new();
+    let http = Http::default();
     let asked = Cell::new(0);
     let gate = || {
         asked.set(asked.get() + 1);
@@ -352,7 +364,7 @@ fn connections_are_reused_and_the_gate_asked_again() {
 
 #[test]
 fn a_connection_that_the_server_closed_is_not_reused() {
-    let http = Http::new();
+    let http = Http::default();
     let endpoint = answering(OK);
     for _ in 0..3 {
         assert_eq!(send(&http, &endpoint, within(5_000, 5_000)).unwrap().status, 200);
@@ -373,7 +385,7 @@ fn connections_idle_for_long_are_not_reused() {
             }
         });
     });
-    let http = Http::new();
+    let http = Http::default();
     send(&http, &endpoint, within(5_000, 5_000)).unwrap();
     thread::sleep(MAX_IDLE + Duration::from_millis(100));
     send(&http, &endpoint, within(5_000, 5_000)).unwrap();

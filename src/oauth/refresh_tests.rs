@@ -40,7 +40,7 @@ pub(crate) fn registration(endpoint: &str, members: &str) -> Registration {
 fn exchange(answer: &str, members: &str) -> Outcome {
     let (endpoint, _) = answering(answer);
     let token = Secret::new("canary-refresh-token");
-    refresh(&Http::new(), &registration(&endpoint, members), &token, deadline(), &|| Ok(()))
+    refresh(&Http::default(), &registration(&endpoint, members), &token, deadline(), &|| Ok(()))
 }
 
 fn outcome(answer: &str) -> Outcome {
@@ -219,7 +219,7 @@ fn bytes_that_are_not_utf_8_are_a_bad_answer() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{\"access_token\":\"\xff\"}");
     });
     let registration = registration(&endpoint, r#""scope":"a""#);
-    let outcome = refresh(&Http::new(), &registration, &Secret::new("r"), deadline(), &|| Ok(()));
+    let outcome = refresh(&Http::default(), &registration, &Secret::new("r"), deadline(), &|| Ok(()));
     assert_eq!((outcome.name(), failure(&outcome).reason), ("unknown", "bad_answer"));
     assert!(failure(&outcome).message.contains("UTF-8"));
 }
@@ -307,7 +307,7 @@ fn the_request_as_configured() {
     let (endpoint, hear) = answering("200 OK\r\n\r\n{\"access_token\":\"a\"}");
     let heard = |members: &str| {
         let outcome =
-            refresh(&Http::new(), &registration(&endpoint, members), &Secret::new("5A/=="), deadline(), &|| Ok(()));
+            refresh(&Http::default(), &registration(&endpoint, members), &Secret::new("5A/=="), deadline(), &|| Ok(()));
         assert_eq!(outcome.name(), "done");
         hear.recv().unwrap()
     };
@@ -329,6 +329,6 @@ fn the_request_as_configured() {
 #[test]
 fn what_was_not_sent_is_told_apart() {
     let registration = registration("http://127.0.0.1:1/token", r#""scope":"a""#);
-    let outcome = refresh(&Http::new(), &registration, &Secret::new("r"), deadline(), &|| Ok(()));
+    let outcome = refresh(&Http::default(), &registration, &Secret::new("r"), deadline(), &|| Ok(()));
     assert_eq!((outcome.name(), failure(&outcome).reason, binds(failure(&outcome))), ("not_sent", "network", "host"));
 }

@@ -1,6 +1,6 @@
 //! Token revocation (RFC 7009).
 
-use super::http::{Failed, Http, Request, form};
+use super::http::{Failed, Http, Method, Request, form};
 use super::salesforce::{self, Verdict};
 use super::server_error::{Scrub, ServerError, failure, said};
 use super::{Deadline, Failure, client_auth, endpoints};
@@ -25,13 +25,15 @@ pub fn revoke(
         let message = "the server has no revocation endpoint that we know: set revocation_endpoint".to_owned();
         return Err(Failure { binds: Binds::All, ..Failure::new(NO_REVOCATION_ENDPOINT, message) });
     };
+    let authentication = client_auth::authenticate(registration, deadline)?;
     let mut parameters = vec![("token", token.expose())];
     parameters.extend((!hint.is_empty()).then_some(("token_type_hint", hint)));
-    parameters.extend(client_auth::parameters(registration));
+    parameters.extend(authentication.parameters());
     let request = Request {
+        method: Method::Post,
         endpoint,
         user_agent: &registration.user_agent,
-        authorization: client_auth::authorization(registration),
+        authorization: authentication.authorization(),
         headers: Vec::new(),
         form: Some(form(parameters.iter().copied())),
     };

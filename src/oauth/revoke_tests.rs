@@ -4,7 +4,13 @@ use super::*;
 fn answered(answer: &str) -> Result<(), Failure> {
     let (endpoint, _) = answering(answer);
     let members = format!(r#""client_secret":"canary-secret","revocation_endpoint":"{endpoint}""#);
-    revoke(&Http::new(), &registration(&endpoint, &members), &Secret::new("canary-token"), "refresh_token", deadline())
+    revoke(
+        &Http::default(),
+        &registration(&endpoint, &members),
+        &Secret::new("canary-token"),
+        "refresh_token",
+        deadline(),
+    )
 }
 
 #[test]
@@ -13,7 +19,7 @@ fn the_request_has_token_hint_and_client() {
     let revoke = |members: &str, hint| {
         let registration =
             registration("https://as.example/t", &format!(r#""revocation_endpoint":"{endpoint}",{members}"#));
-        revoke(&Http::new(), &registration, &Secret::new("t/k"), hint, deadline()).unwrap();
+        revoke(&Http::default(), &registration, &Secret::new("t/k"), hint, deadline()).unwrap();
         hear.recv().unwrap()
     };
     let basic = revoke(r#""client_secret":"s""#, "refresh_token");
@@ -59,7 +65,7 @@ fn other_answers_do_not() {
 #[test]
 fn a_server_without_revocation_is_told_apart() {
     let registration = registration("https://as.example/t", r#""scope":"a""#);
-    let failure = revoke(&Http::new(), &registration, &Secret::new("t"), "", deadline()).unwrap_err();
+    let failure = revoke(&Http::default(), &registration, &Secret::new("t"), "", deadline()).unwrap_err();
     assert_eq!(failure.reason, NO_REVOCATION_ENDPOINT);
     assert!(failure.message.contains("revocation_endpoint"));
 }

@@ -12,9 +12,11 @@
 
 mod aside;
 mod caller;
+mod introspect;
 mod job;
 mod moves;
 mod revoke;
+mod sign_in;
 mod words;
 
 pub use moves::Destination;
@@ -35,7 +37,7 @@ use super::protocol::{self, Decision, Moment, Party, Policy, Situation, Want};
 use super::recent;
 use super::record::{Attempt, Id, Key, Record, State};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, Transport};
 use crate::error::{Error, Result, Status};
 use crate::oauth::http::Http;
 use crate::process::tasks::{Wakers, block_on, wake_at};
@@ -44,7 +46,7 @@ use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now, Warning};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex, RwLock};
-use crate::token::{Answer, Expiry, Life, Members};
+use crate::token::{Age, Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -97,6 +99,7 @@ impl Renewer {
         let party =
             Party { owner: vault.store.owner()?, configuration: config.registration.fingerprint.clone(), policy };
         let runtime = process::runtime();
+        let http = http(&config.registration.transport);
         let recheck_ms = i64::try_from(config.recheck.as_millis());
         let renewer = Arc::new_cyclic(|me: &Weak<Self>| Self {
             generation: runtime.generation,
@@ -109,7 +112,7 @@ impl Renewer {
             party,
             recheck_ms: recheck_ms.unwrap_or(i64::MAX / 2),
             runtime,
-            http: http(),
+            http,
             slots: RwLock::default(),
             me: me.clone(),
             closing: AtomicBool::new(false),
@@ -210,15 +213,14 @@ impl Renewer {
     /// Keeps a token that the application brings.
     pub fn save(&self, slot: &Slot, answer: &Answer) -> Result<()> {
         let life = self.life(answer, answer.issued_at_ms().unwrap_or(i64::MAX).min(clock::wall_ms()));
-        self.write(slot, "saved", |record, moment| {
-            let fresh = protocol::Fresh {
-                version: (random_id()?.0 >> 66) as i64,
-                grant: random_id()?,
-                fingerprint_key: Secret::new(random_id()?.to_string()),
-            };
-            Ok(protocol::save(record, answer, fresh, life, moment))
-        })
-        .map(drop)
+        let saved =
+            self.write(slot, "saved", |record, moment| Ok(protocol::save(record, answer, fresh()?, life, moment)))?;
+        // One that was there already, and whose end a crash has left unknown, counts as well.
+        let endless = |record: &Record| record.life.is_some_and(|life| life.until_ms.is_none());
+        if let Some(record) = saved.filter(|record| record.generation == 1 || endless(record)) {
+            self.find_expiry(slot, &record, Age::Unknown);
+        }
+        Ok(())
     }
 
     /// Leaves a session, and has the server told; what it cannot be told now is told later.
@@ -260,6 +262,16 @@ impl Renewer {
         change: impl Fn(Option<&Record>, &Moment) -> Result<Option<Record>>,
     ) -> Result<Option<Arc<Record>>> {
         self.check_open(&slot.key.session)?;
+        self.rewrite(slot, Event::new(kind, &slot.key.session), change)
+    }
+
+    /// The same, also while the client is being closed. `event` tells of it.
+    fn rewrite(
+        &self,
+        slot: &Slot,
+        event: Event,
+        change: impl Fn(Option<&Record>, &Moment) -> Result<Option<Record>>,
+    ) -> Result<Option<Arc<Record>>> {
         loop {
             let (found, now) = self.load(slot)?;
             let party = self.party_name();
@@ -269,7 +281,7 @@ impl Renewer {
             if self.vault.store.compare_and_swap(&slot.key, expected, &next)? {
                 let next = Arc::new(next);
                 slot.publish(Some(&next), Reading::now());
-                self.events.push(Event::new(kind, &slot.key.session));
+                self.events.push(event);
                 if next.state != State::Active {
                     self.remember(slot, &next);
                 }
@@ -462,10 +474,12 @@ impl AtExit for Renewer {
     }
 }
 
-/// The HTTP agent of this process: its connections serve every client. It loads nothing before the first exchange.
-pub fn http() -> Arc<Http> {
-    let name = (PathBuf::new(), "http".to_owned());
-    let made: std::result::Result<_, Infallible> = process::runtime().shared(name, || Ok(Arc::new(Http::new())));
+/// This process's connections for this transport: they serve every client that has it. They load nothing before the
+/// first exchange.
+pub fn http(transport: &Transport) -> Arc<Http> {
+    let name = (PathBuf::new(), transport.name());
+    let made: std::result::Result<_, Infallible> =
+        process::runtime().shared(name, || Ok(Arc::new(Http::new(transport))));
     match made {
         Ok(http) => http,
     }
@@ -479,6 +493,14 @@ fn check_here(session: &str, record: Option<&Record>, and_signed_out: bool) -> R
         return Ok(());
     }
     Err(words::away(session, arrived, record.moved.as_ref().map(|moved| &moved.place)))
+}
+
+fn fresh() -> Result<protocol::Fresh> {
+    Ok(protocol::Fresh {
+        version: (random_id()?.0 >> 66) as i64,
+        grant: random_id()?,
+        fingerprint_key: Secret::new(random_id()?.to_string()),
+    })
 }
 
 fn random_id() -> Result<Id> {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{Error, RootCertStore};
+
+use crate::tls;
 
 /// Who may sign for a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,20 +20,15 @@ pub enum Roots {
 
 impl Roots {
     /// Looks at a server's certificate. `parameter`: what names the file in a URL.
-    pub fn verifier(
-        &self,
-        parameter: &str,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-        let Roots::File(path) = self else {
-            return Ok(Arc::new(rustls_platform_verifier::Verifier::new(Arc::clone(provider))?));
-        };
+    pub fn verifier(&self, parameter: &str) -> Result<Arc<dyn ServerCertVerifier>, Error> {
+        let Roots::File(path) = self else { return tls::verifier(Vec::new()) };
         let unreadable = |why: String| Error::General(format!("{parameter} {} cannot be used: {why}", path.display()));
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))? {
-            roots.add(certificate.map_err(|error| unreadable(error.to_string()))?)?;
+        for certificate in tls::certificates(path).map_err(unreadable)? {
+            roots.add(certificate)?;
         }
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(tls::provider())).build();
         Ok(verifier.map_err(|error| unreadable(error.to_string()))?)
     }
 }

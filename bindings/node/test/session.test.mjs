@@ -147,7 +147,7 @@ test('wrong input is an error that names it', async (t) => {
   assert.throws(() => new Client({ ...config, maxWaitMs: Infinity }), { ...wrong, message: /max_wait_ms/ });
   assert.throws(() => new Client({ ...config, maxWaitMs: 1n }), { ...wrong, message: /max_wait_ms/ });
   assert.throws(() => new Client({ ...config, scope: () => 'api' }), { ...wrong, message: /scope/ });
-  assert.throws(() => new Client({ ...config, proxy: 'http://localhost' }), { ...wrong, message: /proxy/ });
+  assert.throws(() => new Client({ ...config, proxy: 'localhost' }), { ...wrong, message: /proxy/ });
 
   for (const name of [undefined, null, 7, {}, '', 'a\0b', 'a\nb', '\ud800', 'x'.repeat(256)]) {
     assert.throws(() => client.session(name), wrong, String(name));

@@ -9,7 +9,6 @@ use crate::oauth::{self, Deadline};
 use crate::session::cache::{Failed, Reading, Slot};
 use crate::session::events::Event;
 use crate::session::protocol;
-use crate::sync::Instant;
 
 impl Renewer {
     /// Has what is left of a sign-out revoked, at most once in this long.
@@ -28,11 +27,7 @@ impl Renewer {
         let registration = &self.config.registration;
         let (Some(record), _) = self.vault.store.load(&slot.key)? else { return Ok(()) };
         for token in &record.secrets.to_revoke {
-            let now = Instant::now();
-            let deadline = Deadline {
-                first_byte: now + registration.connect_timeout,
-                answer: now + registration.connect_timeout + registration.exchange_timeout,
-            };
+            let deadline = Deadline::from_now(registration);
             if let Err(failure) = oauth::revoke::revoke(&self.http, registration, token, "", deadline) {
                 self.events.push(Event {
                     reason: Some(failure.reason.to_owned()),

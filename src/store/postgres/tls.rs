@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as Encrypted;
 
 use crate::store::roots::Roots;
+use crate::tls;
 
 /// `sslmode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +61,13 @@ impl Tls {
         if let Some(config) = self.config.get() {
             return Ok(Arc::clone(config));
         }
-        let provider = Arc::new(ring::default_provider());
+        let provider = tls::provider();
         let trusted = match self.mode {
-            Mode::VerifyCa | Mode::VerifyFull => Some(self.roots.verifier("sslrootcert", &provider)?),
+            Mode::VerifyCa | Mode::VerifyFull => Some(self.roots.verifier("sslrootcert")?),
             Mode::Disable | Mode::Prefer | Mode::Require => None,
         };
-        let verifier = Verifier { trusted, any_name: self.mode == Mode::VerifyCa, provider: Arc::clone(&provider) };
-        let config = ClientConfig::builder_with_provider(provider)
+        let verifier = Verifier { trusted, any_name: self.mode == Mode::VerifyCa, provider: Arc::clone(provider) };
+        let config = ClientConfig::builder_with_provider(Arc::clone(provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))

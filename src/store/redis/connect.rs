@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use redis::aio::{AsyncStream, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisConnectionInfo, RedisResult, Value, cmd};
 use rustls::ClientConfig;
-use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
@@ -25,6 +24,7 @@ use crate::process::lock;
 use crate::process::workers::Workers;
 use crate::store::Warning;
 use crate::store::pool::{Connect, Trouble, within};
+use crate::tls;
 
 /// How long a write waits for one replica to have it.
 const REPLICA: Duration = Duration::from_secs(1);
@@ -58,9 +58,8 @@ impl Common {
     fn tls(&self) -> Result<Option<TlsConnector>, Failed> {
         let Some(roots) = &self.server.tls else { return Ok(None) };
         if self.tls.get().is_none() {
-            let provider = Arc::new(ring::default_provider());
-            let verifier = roots.verifier("ssl_ca_certs", &provider)?;
-            let config = ClientConfig::builder_with_provider(provider)
+            let verifier = roots.verifier("ssl_ca_certs")?;
+            let config = ClientConfig::builder_with_provider(Arc::clone(tls::provider()))
                 .with_safe_default_protocol_versions()?
                 .dangerous()
                 .with_custom_certificate_verifier(verifier)

@@ -59,6 +59,8 @@ class Client:
         client_secret_env: str | None = None,
         private_key_file: str | None = None,
         key_id: str | None = None,
+        assertion_algorithm: Literal["RS256", "PS256", "ES256"] | None = None,
+        assertion_audience: str | None = None,
         client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"] | None = None,
         basic_encoding: Literal["raw", "form"] | None = None,
         scope: str | None = None,
