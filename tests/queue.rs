@@ -107,11 +107,7 @@ fn errors_are_those_of_the_function() {
             "INVALID_ARGUMENT",
             "redirect_uri",
         ),
-        (
-            json!({"call": "sign_in_with_password", "session": "s", "request": {}}),
-            "INVALID_ARGUMENT",
-            "site_url",
-        ),
+        (json!({"call": "sign_in_with_password", "session": "s", "request": {}}), "INVALID_ARGUMENT", "site_url"),
     ] {
         let answer = ask(&queue, &client, call.clone());
         assert_eq!(answer["status"], status, "{call}: {answer}");
