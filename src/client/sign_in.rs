@@ -97,7 +97,7 @@ impl Client {
         };
         let listening = listening.ok_or_else(|| {
             Error::invalid(
-                "redirect_url: it is needed: this client does not listen for the answer to this sign-in, or not any more",
+                "redirect_url: it is needed: this client does not listen for this sign-in's answer, or not any more",
             )
         })?;
         self.wait_for_answer(session, listening, None).await
