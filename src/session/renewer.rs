@@ -408,7 +408,7 @@ impl Renewer {
     // ---- small things
 
     fn is_revocable(&self) -> bool {
-        self.config.registration.revocation_endpoint.is_some()
+        self.config.registration.has_revocation()
     }
 
     fn party_name(&self) -> String {
