@@ -20,6 +20,8 @@ use crate::secret::Secret;
 use crate::session::record::Place;
 use crate::tls::Files;
 
+pub(crate) use build::RESERVED_AT_AUTHORIZE;
+pub(crate) use keys::check_text;
 pub use keys::{KEYS, Key, Kind};
 pub use location::aside_of;
 
@@ -30,7 +32,7 @@ pub struct Config {
     pub registration: Registration,
     /// Where sessions are kept.
     pub store: StoreLocation,
-    /// Which sessions of the store are this client's. Default: canonical token endpoint, a space, client_id.
+    /// Which sessions of the store are this client's. Default: canonical token endpoint or issuer, a space, client_id.
     pub namespace: String,
     /// 32-byte keys; the first seals, all open. Empty: the store's default.
     pub encryption_keys: Vec<Zeroizing<[u8; 32]>>,
@@ -38,6 +40,8 @@ pub struct Config {
     pub session_lifetime_s: Option<u32>,
     /// How long before its end a token is renewed early; `None`: a part of its life.
     pub renew_before_s: Option<u32>,
+    /// The server is asked when an access token ends that came without that.
+    pub expiry_from_introspection: bool,
     /// What early renewal does to the caller that starts it.
     pub early_renewal: EarlyRenewal,
     /// Memory is trusted no longer than this without one store read.
@@ -63,7 +67,9 @@ pub struct Config {
 pub struct Registration {
     /// Salesforce's base URL, if that is how the server was named.
     pub site_url: Option<String>,
-    /// RFC 6749 §3.2.
+    /// Who the server is (RFC 8414 §2), if it is to tell its endpoints, or was so named.
+    pub issuer: Option<String>,
+    /// RFC 6749 §3.2; empty until it is [discovered](crate::oauth::discovery::resolve).
     pub token_endpoint: String,
     /// RFC 6749 §3.1.
     pub authorization_endpoint: Option<String>,
@@ -75,6 +81,10 @@ pub struct Registration {
     pub client_id: String,
     /// How the client authenticates (RFC 6749 §2.3).
     pub client_auth: ClientAuth,
+    /// `client_auth` says so; else a server that is discovered may want it otherwise.
+    pub client_auth_given: bool,
+    /// The server has said that it names itself in its authorization answers (RFC 9207 §3).
+    pub iss_in_answers: bool,
     /// Asked for at refresh, if set.
     pub scope: Option<String>,
     /// Extra parameters of a refresh.
@@ -119,7 +129,7 @@ impl Transport {
     }
 }
 
-/// Client authentication at the token endpoint.
+/// Client authentication.
 #[derive(Clone, Debug)]
 pub enum ClientAuth {
     /// A public client: `client_id` in the body.
@@ -136,6 +146,37 @@ pub enum ClientAuth {
         /// The client secret.
         secret: Secret,
     },
+    /// `private_key_jwt`.
+    PrivateKeyJwt {
+        /// What signs.
+        key: PrivateKey,
+    },
+}
+
+/// The private key of a client, in a file, and what its assertions say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrivateKey {
+    /// PEM.
+    pub file: PathBuf,
+    /// `kid` (RFC 7515 §4.1.4).
+    pub id: Option<String>,
+    /// How to sign; `None`: as the key's kind has it.
+    pub algorithm: Option<JwsAlgorithm>,
+    /// `aud`, if it is not the [usual one](Registration::audience).
+    pub audience: Option<String>,
+    /// Of what was in the file when the client was opened.
+    pub hash: String,
+}
+
+/// A signature algorithm (RFC 7518 §3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JwsAlgorithm {
+    /// RSASSA-PKCS1-v1_5.
+    Rs256,
+    /// RSASSA-PSS.
+    Ps256,
+    /// ECDSA on P-256.
+    Es256,
 }
 
 /// What `Authorization: Basic` encodes.
@@ -228,6 +269,24 @@ impl Config {
     }
 }
 
+impl Registration {
+    /// There may be somebody to ask about a token.
+    pub fn has_introspection(&self) -> bool {
+        self.introspection_endpoint.is_some() || self.issuer.is_some()
+    }
+
+    /// There may be somebody to have a token revoked by.
+    pub fn has_revocation(&self) -> bool {
+        self.revocation_endpoint.is_some() || self.issuer.is_some()
+    }
+
+    /// Whom an assertion is for: the server by its issuer, where that is known; else its token endpoint, as older servers
+    /// want it (RFC 7523 §3). Any server that knows its issuer takes it, and no other server can use the assertion.
+    pub fn audience<'a>(&'a self, key: &'a PrivateKey) -> &'a str {
+        key.audience.as_deref().or(self.issuer.as_deref()).unwrap_or(&self.token_endpoint)
+    }
+}
+
 /// Without secrets.
 impl fmt::Display for StoreLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -258,6 +317,7 @@ impl fmt::Debug for Registration {
         // A query may carry a secret.
         let endpoint = self.token_endpoint.split('?').next();
         f.debug_struct("Registration")
+            .field("issuer", &self.issuer)
             .field("token_endpoint", &endpoint.unwrap_or_default())
             .field("client_id", &self.client_id)
             .field("client_auth", &self.client_auth)

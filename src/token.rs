@@ -18,7 +18,7 @@ pub(crate) use members::Members;
 pub enum Expiry {
     /// The server said it: `expires_in`, or a JWT's `exp`.
     Known,
-    /// The configuration says it (`session_lifetime_s`).
+    /// The configuration says it (`session_lifetime_s`), or an introspection: a server may end a token sooner.
     Assumed,
     /// Nobody said it: only a rejection renews.
     Unknown,
@@ -116,8 +116,8 @@ fn invalid(problem: impl std::fmt::Display) -> Error {
 }
 
 /// Whether a token was issued right now, so that its `iat` says what this machine's clock should read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Age {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
     /// It is the answer to a request of a moment ago.
     New,
     /// Anybody's guess.
@@ -175,27 +175,36 @@ fn seconds(raw: &RawValue) -> Option<i64> {
     text.parse().ok().filter(|life: &f64| *life >= 1.0 && *life <= ABSURD_S).map(|life| life as i64)
 }
 
+/// When a token was issued and when it ends, Unix time, as a JWT (RFC 7519 §4.1) or an introspection (RFC 7662 §2.2) says it.
 #[derive(Deserialize)]
-struct Claims {
+pub(crate) struct Times {
     exp: Option<f64>,
     iat: Option<f64>,
 }
 
+impl Times {
+    /// The life in seconds, counted from this time.
+    ///
+    /// A new token cannot have ended: if its `exp` says so, this machine's clock is wrong, and the distance from `iat`
+    /// counts.
+    pub fn life_s(&self, from_s: f64, age: Age) -> Option<i64> {
+        let left = self.exp? - from_s;
+        let whole = self.iat.map(|iat| self.exp.unwrap_or(iat) - iat).filter(|whole| *whole >= 1.0);
+        let life = match age {
+            Age::Unknown => left.max(0.0),
+            Age::New => [Some(left).filter(|left| *left >= 1.0), whole].into_iter().flatten().reduce(f64::min)?,
+        };
+        (life <= ABSURD_S).then_some(life as i64)
+    }
+}
+
 /// What is left of a JWT's life (RFC 9068 §2.2), in seconds.
-///
-/// A new token cannot have ended: if its `exp` says so, this machine's clock is wrong, and the distance from `iat` counts.
 fn jwt_life(token: &str, now_s: f64, age: Age) -> Option<i64> {
     let mut parts = token.split('.');
     let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else { return None };
     let payload = BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
-    let claims: Claims = serde_json::from_slice(&payload).ok()?;
-    let left = claims.exp? - now_s;
-    let whole = claims.iat.map(|iat| claims.exp.unwrap_or(iat) - iat).filter(|whole| *whole >= 1.0);
-    let life = match age {
-        Age::Unknown => left.max(0.0),
-        Age::New => [Some(left).filter(|left| *left >= 1.0), whole].into_iter().flatten().reduce(f64::min)?,
-    };
-    (life <= ABSURD_S).then_some(life as i64)
+    let times: Times = serde_json::from_slice(&payload).ok()?;
+    times.life_s(now_s, age)
 }
 
 fn now_s() -> f64 {

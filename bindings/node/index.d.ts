@@ -50,18 +50,36 @@ export class Client implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 
   /**
+   * Signs a user in with a browser of this machine (RFC 8252), and saves the session in place of an earlier one. Opens
+   * the browser (`$BROWSER`, or the system's own) and waits until the user comes back. To show the URL instead:
+   * {@link signInStart} with `listen: true`. If it fails, the session is as it was.
+   *
+   * @throws {EvergrantError} `EVERGRANT_TIMED_OUT`: the user did not come back within `maxWaitMs`.
+   */
+  signIn(session: string, request?: BrowserRequest, options?: WaitOptions): Promise<Token>;
+
+  /**
    * Starts a sign-in with an authorization code and PKCE (RFC 6749 section 4.1, RFC 7636). Send the user to
-   * `authorizationUrl`; keep the whole answer, secretly, for {@link signInFinish}.
+   * `authorizationUrl`; keep the whole answer, secretly, for {@link signInFinish}. Nothing is sent.
    */
   signInStart(request: SignInRequest, options?: WaitOptions): Promise<SignIn>;
 
   /**
-   * Finishes a sign-in: checks `state`, exchanges the code (RFC 6749 section 4.1.3) and saves the session.
+   * Finishes a sign-in: checks `state`, exchanges the code (RFC 6749 section 4.1.3) and saves the session in place of an
+   * earlier one. If it fails, the session is as it was.
    *
    * @param signIn The whole answer of {@link signInStart}.
-   * @param redirectUrl The URL that the user came back to, with its query.
+   * @param redirectUrl The URL that the user came back to, with its query. Without one it waits for the user, if the
+   * sign-in was started with `listen: true`.
+   * @throws {EvergrantError} `EVERGRANT_SIGN_IN_REQUIRED`: the user must sign in again; `EVERGRANT_UNAVAILABLE` with the
+   * outcome `not_sent`: the same call may be made again.
    */
-  signInFinish(session: string, signIn: SignIn, redirectUrl: string | URL, options?: WaitOptions): Promise<Token>;
+  signInFinish(
+    session: string,
+    signIn: SignIn,
+    redirectUrl?: string | URL | null,
+    options?: WaitOptions,
+  ): Promise<Token>;
 
   /**
    * Signs a user of a Salesforce Experience Cloud site in with a name and a password, without a browser (Authorization
@@ -113,7 +131,7 @@ export class Session {
   /** What the store knows of the session, without secrets. */
   describe(options?: WaitOptions): Promise<SessionDescription>;
 
-  /** What the authorization server says of the access token (RFC 7662), as it says it. */
+  /** What the authorization server says of the access token (RFC 7662), as it says it. One that has ended is renewed first. */
   introspect(options?: WaitOptions): Promise<Record<string, unknown>>;
 
   /**
@@ -237,10 +255,17 @@ export type Reason =
   | 'store_not_durable'
   | 'moving'
   | 'moved'
+  | 'access_denied'
+  | 'code_refused'
+  | 'state_mismatch'
+  | 'issuer_mismatch'
+  | 'no_browser'
   | 'client_refused'
   | 'server_unavailable'
   | 'network'
-  | 'bad_answer';
+  | 'bad_answer'
+  | 'no_private_key'
+  | 'no_introspection_endpoint';
 
 /**
  * The refresh-token flow itself, once (RFC 6749 section 6). Nothing is stored, and nothing keeps two callers from
@@ -304,12 +329,24 @@ export interface EventsOptions extends WaitOptions {
   ref?: boolean | undefined;
 }
 
-export interface SignInRequest {
-  redirectUri: string;
+export interface AuthorizationRequest {
+  /** Default: the configuration's. It must make the server give a refresh token. */
   scope?: string | undefined;
   /** More parameters of the authorization request. */
   extra?: Record<string, string> | undefined;
 }
+
+export interface BrowserRequest extends AuthorizationRequest {
+  /** Default: `http://127.0.0.1/callback`, with a free port; one with a port listens there. */
+  redirectUri?: string | undefined;
+  /** How long the user may take, in milliseconds. Default 300,000. */
+  maxWaitMs?: number | undefined;
+}
+
+/** `listen`: this process waits for the user itself, as for {@link Client.signIn}. */
+export type SignInRequest =
+  | (AuthorizationRequest & { redirectUri: string; listen?: false | undefined })
+  | (BrowserRequest & { listen: true });
 
 /** A sign-in that was started. Secret. */
 export interface SignIn {
@@ -323,8 +360,11 @@ export interface SignIn {
 export interface PasswordRequest {
   username: string;
   password: string;
+  /** One that the app has. It is never called. */
   redirectUri: string;
   scope?: string | undefined;
+  /** Where the user's name and password go: HTTP Basic (default), or parameters, as some apps want them. */
+  credentialsIn?: 'header' | 'body' | undefined;
 }
 
 export type SessionState = 'active' | 'in_doubt' | 'ended' | 'signed_out' | 'moving' | 'moved';
@@ -395,6 +435,7 @@ export interface Event {
     | 'store_warning'
     | 'forgotten'
     | 'revocation_failed'
+    | 'introspection_failed'
     | (string & {});
   session?: string;
   outcome?: string;
@@ -413,7 +454,7 @@ export interface Configuration {
 
   /** Salesforce: the site, My Domain or login host, any path prefix included. */
   siteUrl?: string | undefined;
-  /** An OpenID or RFC 8414 server whose endpoints are discovered. Reserved. */
+  /** An OpenID or RFC 8414 server whose endpoints are discovered. */
   issuer?: string | undefined;
   /** RFC 6749 section 3.2. */
   tokenEndpoint?: string | undefined;
@@ -432,11 +473,15 @@ export interface Configuration {
   clientSecretFile?: string | undefined;
   /** The name of an environment variable that holds the secret. */
   clientSecretEnv?: string | undefined;
-  /** For `private_key_jwt`. Reserved. */
+  /** For `private_key_jwt` (RFC 7523): a PEM file with an RSA or P-256 key. It is read at each use. */
   privateKeyFile?: string | undefined;
-  /** For `private_key_jwt`. Reserved. */
+  /** The `kid` of the assertions. */
   keyId?: string | undefined;
-  /** Default: `client_secret_basic` with a secret, else `none`. */
+  /** Default: `ES256` with a P-256 key, else `RS256`. */
+  assertionAlgorithm?: 'RS256' | 'PS256' | 'ES256' | undefined;
+  /** The `aud` of the assertions. Default: `issuer`, else the token endpoint. */
+  assertionAudience?: string | undefined;
+  /** Default: `client_secret_basic` with a secret, `private_key_jwt` with a private key, else `none`. */
   clientAuth?: 'client_secret_basic' | 'client_secret_post' | 'private_key_jwt' | 'none' | undefined;
   /** What `Authorization: Basic` encodes. Default: `raw` with `siteUrl`, else `form` (RFC 6749 section 2.3.1). */
   basicEncoding?: 'raw' | 'form' | undefined;

@@ -234,7 +234,10 @@ pub unsafe extern "C" fn evergrant_session_list(
     guard(error_out, || give(json_out, &argument::client(client)?.list(after.optional()?, limit)?))
 }
 
-/// Asks the authorization server about the session's access token (RFC 7662).
+/// Asks the authorization server about the session's access token (RFC 7662). A token that has ended is renewed first.
+///
+/// Needs an introspection endpoint: that of `site_url` or `issuer`, or `introspection_endpoint`. The server must know this
+/// client; most want a client that authenticates. REFUSED: it does not let this client ask; the session is kept.
 ///
 /// @param session   The session's name.
 /// @param json_out  The server's answer, a JSON object. Owned: free with evergrant_string_free().
@@ -247,7 +250,7 @@ pub unsafe extern "C" fn evergrant_session_introspect(
 ) -> evergrant_status {
     // SAFETY: a C string or NULL.
     let session = unsafe { Text::new("session", session) };
-    guard(error_out, || give(json_out, &argument::client(client)?.introspect(session.required()?)?))
+    guard(error_out, || give(json_out, argument::client(client)?.introspect(session.required()?)?.expose()))
 }
 
 /// Ends a session here and at the server: marks it signed out, revokes its tokens (RFC 7009), erases them. A token that

@@ -7,16 +7,16 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use zeroize::Zeroizing;
 
-use super::keys::{REFRESH_TOKEN, Settings, check_text, not_built, shown, wrong};
+use super::keys::{REFRESH_TOKEN, Settings, check_text, shown, wrong};
 use super::{
-    BasicEncoding, ClientAuth, Config, EarlyRenewal, LostReply, ParametersIn, Registration, StoreLocation, Transport,
-    location, short_hash,
+    BasicEncoding, ClientAuth, Config, EarlyRenewal, JwsAlgorithm, LostReply, ParametersIn, PrivateKey, Registration,
+    StoreLocation, Transport, location, short_hash,
 };
 use crate::error::Result;
 use crate::oauth::endpoints::{self, Endpoints};
 use crate::oauth::profiles::{self, Profile};
 use crate::oauth::proxy::Proxy;
-use crate::oauth::salesforce;
+use crate::oauth::{assertion, salesforce};
 use crate::secret::Secret;
 use crate::tls::Files;
 
@@ -30,7 +30,7 @@ const RESERVED_AT_REFRESH: &[&str] = &[
     "client_assertion_type",
     "scope",
 ];
-const RESERVED_AT_AUTHORIZE: &[&str] = &[
+pub(crate) const RESERVED_AT_AUTHORIZE: &[&str] = &[
     "response_type",
     "client_id",
     "client_secret",
@@ -40,6 +40,9 @@ const RESERVED_AT_AUTHORIZE: &[&str] = &[
     "code_challenge",
     "code_challenge_method",
 ];
+
+/// The keys of `private_key_jwt`.
+const PRIVATE_KEY: [&str; 4] = ["private_key_file", "key_id", "assertion_algorithm", "assertion_audience"];
 
 pub(super) fn config(json: &str) -> Result<Config> {
     from_settings(&follow_file(Settings::parse("config_json", json, &[])?)?)
@@ -86,13 +89,20 @@ fn follow_file(settings: Settings) -> Result<Settings> {
 }
 
 fn from_settings(settings: &Settings) -> Result<Config> {
-    if settings.flag("expiry_from_introspection", false) {
-        return Err(not_built("expiry_from_introspection", "true"));
-    }
     let registration = registration(settings)?;
+    let expiry_from_introspection = settings.flag("expiry_from_introspection", false);
+    if expiry_from_introspection && !registration.has_introspection() {
+        return Err(wrong("introspection_endpoint", "it is missing, and expiry_from_introspection needs it"));
+    }
     let namespace = match settings.text("namespace") {
         Some(namespace) => namespace.to_owned(),
-        None => format!("{} {}", endpoints::canonical(&registration.token_endpoint), registration.client_id),
+        None => {
+            let server = match &registration.issuer {
+                Some(issuer) if registration.token_endpoint.is_empty() => issuer.clone(),
+                _ => endpoints::canonical(&registration.token_endpoint),
+            };
+            format!("{server} {}", registration.client_id)
+        }
     };
     let milliseconds = |name, default| Duration::from_millis(settings.number(name).unwrap_or(default));
     let seconds = |name| settings.number(name).and_then(|n| u32::try_from(n).ok());
@@ -113,6 +123,7 @@ fn from_settings(settings: &Settings) -> Result<Config> {
         encryption_keys,
         session_lifetime_s: seconds("session_lifetime_s"),
         renew_before_s: seconds("renew_before_s"),
+        expiry_from_introspection,
         early_renewal: match settings.text("early_renewal") {
             Some("wait") => EarlyRenewal::Wait,
             Some("off") => EarlyRenewal::Off,
@@ -134,8 +145,13 @@ fn from_settings(settings: &Settings) -> Result<Config> {
 
 fn registration(settings: &Settings) -> Result<Registration> {
     let site_url = checked(settings, "site_url", endpoints::check_site)?;
-    let endpoints = endpoints(settings, site_url.as_deref())?;
-    let profile = profiles::of(&endpoints::host(&endpoints::canonical(&endpoints.token)));
+    let issuer = checked(settings, "issuer", endpoints::check_issuer)?;
+    if issuer.is_some() && site_url.is_some() {
+        return Err(wrong("issuer", "site_url is given as well: keep one"));
+    }
+    let endpoints = endpoints(settings, site_url.as_deref(), issuer.is_some())?;
+    let server = if endpoints.token.is_empty() { issuer.as_deref().unwrap_or_default() } else { &endpoints.token };
+    let profile = profiles::of(&endpoints::host(&endpoints::canonical(server)));
     let client_id = settings.text("client_id").ok_or_else(|| wrong("client_id", "it is missing"))?;
     if client_id.trim() != client_id {
         return Err(wrong("client_id", "it begins or ends with a space"));
@@ -148,12 +164,15 @@ fn registration(settings: &Settings) -> Result<Registration> {
     let (transport, certificate) = transport(settings)?;
     let mut registration = Registration {
         site_url,
+        issuer,
         token_endpoint: endpoints.token,
         authorization_endpoint: endpoints.authorization,
         introspection_endpoint: endpoints.introspection,
         revocation_endpoint: endpoints.revocation,
         client_id: client_id.to_owned(),
         client_auth,
+        client_auth_given: settings.has("client_auth"),
+        iss_in_answers: false,
         scope: settings.text("scope").map(str::to_owned),
         refresh_parameters: parameters(settings, "refresh_parameters", RESERVED_AT_REFRESH)?,
         authorize_parameters: parameters(settings, "authorize_parameters", RESERVED_AT_AUTHORIZE)?,
@@ -172,13 +191,14 @@ fn registration(settings: &Settings) -> Result<Registration> {
     Ok(registration)
 }
 
-/// A server is named by `site_url` or `token_endpoint`; an explicit endpoint wins over the site's.
-fn endpoints(settings: &Settings, site_url: Option<&str>) -> Result<Endpoints> {
+/// A server is named by `site_url`, `issuer` or `token_endpoint`; an explicit endpoint wins over the site's.
+fn endpoints(settings: &Settings, site_url: Option<&str>, discovered: bool) -> Result<Endpoints> {
     let site = site_url.map(salesforce::endpoints).unwrap_or_default();
     let explicit = |name| checked(settings, name, endpoints::check_endpoint);
     let token = explicit("token_endpoint")?;
-    if token.is_none() && site_url.is_none() {
-        return Err(wrong("token_endpoint", "the server is not named: set site_url (Salesforce) or token_endpoint"));
+    if token.is_none() && site_url.is_none() && !discovered {
+        let problem = "the server is not named: set site_url (Salesforce), issuer or token_endpoint";
+        return Err(wrong("token_endpoint", problem));
     }
     Ok(Endpoints {
         token: token.unwrap_or(site.token),
@@ -199,9 +219,22 @@ fn checked(
 fn client_auth(settings: &Settings, client_id: &str, salesforce: bool) -> Result<ClientAuth> {
     let secret = one_source(settings, ["client_secret", "client_secret_file", "client_secret_env"])?;
     let method = settings.text("client_auth");
-    let default = if secret.is_some() { "client_secret_basic" } else { "none" };
-    match (method.unwrap_or(default), secret) {
-        ("private_key_jwt", _) => Err(not_built("client_auth", "private_key_jwt")),
+    let default = match (&secret, settings.has("private_key_file")) {
+        (Some(_), _) => "client_secret_basic",
+        (None, true) => "private_key_jwt",
+        (None, false) => "none",
+    };
+    let method = method.unwrap_or(default);
+    if method != "private_key_jwt"
+        && let Some(other) = PRIVATE_KEY.into_iter().find(|name| settings.has(name))
+    {
+        return Err(wrong(other, format_args!("it is for \"private_key_jwt\", but client_auth is \"{method}\"")));
+    }
+    match (method, secret) {
+        ("private_key_jwt", None) => private_key(settings).map(|key| ClientAuth::PrivateKeyJwt { key }),
+        ("private_key_jwt", Some(_)) => {
+            Err(wrong("client_auth", "it is \"private_key_jwt\", but a client_secret is given: remove one"))
+        }
         ("none", None) => Ok(ClientAuth::None),
         ("none", Some(_)) => Err(wrong("client_auth", "it is \"none\", but a client_secret is given: remove one")),
         (_, None) => Err(wrong("client_auth", "it needs client_secret, client_secret_file or client_secret_env")),
@@ -219,6 +252,26 @@ fn client_auth(settings: &Settings, client_id: &str, salesforce: bool) -> Result
             Ok(ClientAuth::Basic { secret, encoding })
         }
     }
+}
+
+/// The key is read at each use; here, to say early what is wrong with it.
+fn private_key(settings: &Settings) -> Result<PrivateKey> {
+    let [file, id, algorithm, audience] = PRIVATE_KEY;
+    let path = settings.path(file).ok_or_else(|| wrong("client_auth", "\"private_key_jwt\" needs private_key_file"))?;
+    let mut key = PrivateKey {
+        file: std::path::absolute(&path).unwrap_or(path),
+        id: settings.text(id).map(str::to_owned),
+        algorithm: match settings.text(algorithm) {
+            Some("RS256") => Some(JwsAlgorithm::Rs256),
+            Some("PS256") => Some(JwsAlgorithm::Ps256),
+            Some("ES256") => Some(JwsAlgorithm::Es256),
+            _ => None,
+        },
+        audience: settings.text(audience).map(str::to_owned),
+        hash: String::new(),
+    };
+    key.hash = assertion::check(&key).map_err(|problem| wrong(file, problem))?;
+    Ok(key)
 }
 
 /// A secret from one of three keys: itself, a file, an environment variable.
@@ -349,19 +402,25 @@ fn fingerprint(registration: &Registration, certificate: Option<&str>) -> String
         ClientAuth::Basic { secret, encoding: BasicEncoding::Raw } => ("basic raw", secret.expose()),
         ClientAuth::Basic { secret, encoding: BasicEncoding::Form } => ("basic form", secret.expose()),
         ClientAuth::Post { secret } => ("post", secret.expose()),
+        ClientAuth::PrivateKeyJwt { key } => ("private key", key.hash.as_str()),
     };
     let parameters_in = match registration.parameters_in {
         ParametersIn::Body => "body",
         ParametersIn::Headers => "headers",
     };
     let mut parts = vec![
-        registration.token_endpoint.as_str(),
+        registration.issuer.as_deref().unwrap_or_default(),
+        &registration.token_endpoint,
         &registration.client_id,
         method,
         secret,
         parameters_in,
         registration.scope.as_deref().unwrap_or_default(),
     ];
+    if let ClientAuth::PrivateKeyJwt { key } = &registration.client_auth {
+        let algorithm = key.algorithm.map_or("", JwsAlgorithm::name);
+        parts.extend([key.id.as_deref().unwrap_or_default(), algorithm, registration.audience(key)]);
+    }
     parts.extend(registration.refresh_parameters.iter().flat_map(|(name, value)| [name.as_str(), value.expose()]));
     parts.extend(certificate);
     short_hash(&parts)

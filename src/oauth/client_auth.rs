@@ -1,38 +1,75 @@
-//! Client authentication at the token endpoint (RFC 6749 §2.3).
+//! Client authentication (RFC 6749 §2.3), the same at each of a server's endpoints.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use percent_encoding::utf8_percent_encode;
 
 use super::http::FORM;
-use crate::config::{BasicEncoding, ClientAuth, Registration};
+use super::{Deadline, Failure, assertion};
+use crate::config::{BasicEncoding, ClientAuth, PrivateKey, Registration};
 use crate::secret::Secret;
 
-/// The value of `Authorization`, if the client authenticates there.
-pub fn authorization(registration: &Registration) -> Option<Secret> {
-    match &registration.client_auth {
-        ClientAuth::Basic { secret, encoding } => Some(basic(&registration.client_id, secret, *encoding)),
-        ClientAuth::None | ClientAuth::Post { .. } => None,
+/// RFC 7523 §2.2.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// How a client authenticates in one request.
+pub struct Authentication<'a> {
+    registration: &'a Registration,
+    assertion: Option<Secret>,
+}
+
+/// Authenticates one request, which is answered by `deadline` or of no use. Whatever fails, nothing was sent.
+pub fn authenticate(registration: &Registration, deadline: Deadline) -> Result<Authentication<'_>, Failure> {
+    let assertion = match &registration.client_auth {
+        ClientAuth::PrivateKeyJwt { key } => Some(assertion(registration, key, deadline)?),
+        ClientAuth::None | ClientAuth::Basic { .. } | ClientAuth::Post { .. } => None,
+    };
+    Ok(Authentication { registration, assertion })
+}
+
+impl Authentication<'_> {
+    /// The value of `Authorization`, if the client authenticates there.
+    pub fn authorization(&self) -> Option<Secret> {
+        authorization(self.registration)
+    }
+
+    /// The parameters with which the client identifies or authenticates itself beside `Authorization`.
+    ///
+    /// With Basic there are none: Salesforce ignores the header once the body repeats the pair.
+    pub fn parameters(&self) -> Vec<(&'static str, &str)> {
+        let client_id = ("client_id", self.registration.client_id.as_str());
+        match (&self.registration.client_auth, &self.assertion) {
+            (ClientAuth::Basic { .. }, _) => Vec::new(),
+            (ClientAuth::Post { secret }, _) => vec![client_id, ("client_secret", secret.expose())],
+            // Who the client is stands in the assertion, too; some servers want both.
+            (ClientAuth::PrivateKeyJwt { .. }, Some(assertion)) => {
+                vec![client_id, ("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion.expose())]
+            }
+            (ClientAuth::None | ClientAuth::PrivateKeyJwt { .. }, _) => vec![client_id],
+        }
     }
 }
 
-/// The parameters with which the client identifies or authenticates itself beside `Authorization`.
-///
-/// With Basic there are none: Salesforce ignores the header once the body repeats the pair.
-pub fn parameters(registration: &Registration) -> Vec<(&str, &str)> {
+/// Its `exp` is the hard limit of the exchange: a request that is delivered after its sender has given up is refused.
+fn assertion(registration: &Registration, key: &PrivateKey, deadline: Deadline) -> Result<Secret, Failure> {
+    assertion::sign(key, &registration.client_id, registration.audience(key), deadline.answer).map_err(|problem| {
+        let message = format!("private_key_file is of no use: {problem}; nothing was sent");
+        Failure::new("no_private_key", message)
+    })
+}
+
+/// The value of `Authorization`, if this client authenticates there.
+pub(super) fn authorization(registration: &Registration) -> Option<Secret> {
     match &registration.client_auth {
-        ClientAuth::None => vec![("client_id", &registration.client_id)],
-        ClientAuth::Basic { .. } => Vec::new(),
-        ClientAuth::Post { secret } => {
-            vec![("client_id", &registration.client_id), ("client_secret", secret.expose())]
-        }
+        ClientAuth::Basic { secret, encoding } => Some(basic(&registration.client_id, secret, *encoding)),
+        ClientAuth::None | ClientAuth::Post { .. } | ClientAuth::PrivateKeyJwt { .. } => None,
     }
 }
 
 /// The client secret, if there is one.
 pub fn secret(registration: &Registration) -> Option<&Secret> {
     match &registration.client_auth {
-        ClientAuth::None => None,
+        ClientAuth::None | ClientAuth::PrivateKeyJwt { .. } => None,
         ClientAuth::Basic { secret, .. } | ClientAuth::Post { secret } => Some(secret),
     }
 }
@@ -46,6 +83,11 @@ fn basic(client_id: &str, secret: &Secret, encoding: BasicEncoding) -> Secret {
             format!("{}:{}", encode(client_id), encode(secret.expose()))
         }
     });
+    basic_header(&pair)
+}
+
+/// RFC 7617 §2, of `name:password` as it is.
+pub fn basic_header(pair: &Secret) -> Secret {
     let mut header = String::with_capacity(6 + pair.expose().len().div_ceil(3) * 4);
     header.push_str("Basic ");
     BASE64_STANDARD.encode_string(pair.expose(), &mut header);

@@ -1,7 +1,9 @@
 //! One exchange with an authorization server. It knows no sessions.
 
+pub mod assertion;
 pub mod client_auth;
 mod connect;
+pub mod discovery;
 pub mod endpoints;
 pub mod http;
 pub mod introspect;
@@ -14,10 +16,12 @@ mod server_error;
 pub mod sign_in;
 
 pub use http::Http;
+pub use introspect::introspect;
 pub use refresh::refresh;
 pub use revoke::revoke;
 pub use salesforce::is_rejection;
 
+use crate::config::Registration;
 use crate::error::{Error, Status};
 use crate::session::record::Binds;
 use crate::sync::Instant;
@@ -73,16 +77,12 @@ impl Outcome {
             Outcome::InvalidGrant(_) => (Status::SignInRequired, "refused"),
             Outcome::Refused(failure) if failure.binds != Binds::All => (Status::Refused, "refused"),
             Outcome::Refused(_) => (Status::Unavailable, "refused"),
+            Outcome::NotSent(Failure { binds: Binds::Configuration(_), .. }) => (Status::Refused, "not_sent"),
             Outcome::NotSent(_) => (Status::Unavailable, "not_sent"),
             _ => (Status::Unavailable, "unknown"),
         };
         let Some(failure) = self.failure() else { return Error::new(Status::Internal, "an answer is no failure") };
-        let mut error = Error::new(status, tell(failure)).because(failure.reason);
-        error.error.clone_from(&failure.error);
-        error.error_description.clone_from(&failure.error_description);
-        error.error_uri.clone_from(&failure.error_uri);
-        error.http_status = failure.http_status;
-        error.retry_after_ms = failure.retry_after_ms;
+        let mut error = failure.error(status, tell(failure));
         error.outcome = Some(name);
         error
     }
@@ -109,6 +109,19 @@ pub struct Failure {
     pub binds: Binds,
 }
 
+impl Failure {
+    /// The same as an error, with this message.
+    pub(crate) fn error(&self, status: Status, message: String) -> Error {
+        let mut error = Error::new(status, message).because(self.reason);
+        error.error.clone_from(&self.error);
+        error.error_description.clone_from(&self.error_description);
+        error.error_uri.clone_from(&self.error_uri);
+        error.http_status = self.http_status;
+        error.retry_after_ms = self.retry_after_ms;
+        error
+    }
+}
+
 /// The reason of a failure that is nobody's: this party went back on its claim before anything was sent.
 pub const WITHDRAWN: &str = "withdrawn";
 
@@ -119,4 +132,17 @@ pub struct Deadline {
     pub first_byte: Instant,
     /// The answer is awaited until this.
     pub answer: Instant,
+}
+
+impl Deadline {
+    /// That of an exchange that begins now.
+    pub fn from_now(registration: &Registration) -> Self {
+        Self::from(Instant::now(), registration)
+    }
+
+    /// That of an exchange that began with a look at a clock.
+    pub fn from(start: Instant, registration: &Registration) -> Self {
+        let first_byte = start + registration.connect_timeout;
+        Self { first_byte, answer: first_byte + registration.exchange_timeout }
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::client_auth::Authentication;
+use super::discovery::{self, Endpoint};
 use super::http::{Failed, Http, Method, Request, Response, form};
 use super::salesforce::Verdict;
 use super::server_error::{Scrub, ServerError, failure, said};
@@ -24,16 +26,33 @@ pub fn refresh(
     deadline: Deadline,
     gate: &dyn Fn() -> Result<(), String>,
 ) -> Outcome {
-    match http.send(&request(registration, refresh_token), deadline, gate) {
-        Ok(response) => Reading { registration, refresh_token, response }.outcome(),
+    let registration = match discovery::resolve(http, registration, &[Endpoint::Token], deadline) {
+        Ok(registration) => registration,
+        Err(failure) => return Outcome::NotSent(failure),
+    };
+    let registration = &*registration;
+    let authentication = match client_auth::authenticate(registration, deadline) {
+        Ok(authentication) => authentication,
+        Err(failure) => return Outcome::NotSent(failure),
+    };
+    match http.send(&request(registration, refresh_token, &authentication), deadline, gate) {
+        Ok(response) => {
+            let endpoint = &registration.token_endpoint;
+            let presented = Presented::RefreshToken;
+            Reading { registration, endpoint, token: refresh_token, presented, response }.outcome()
+        }
         Err(Failed::NotSent(failure)) => Outcome::NotSent(failure),
         Err(Failed::Unknown(failure)) => Outcome::Unknown(failure),
     }
 }
 
-fn request<'a>(registration: &'a Registration, refresh_token: &'a Secret) -> Request<'a> {
+fn request<'a>(
+    registration: &'a Registration,
+    refresh_token: &'a Secret,
+    authentication: &'a Authentication<'_>,
+) -> Request<'a> {
     let mut parameters = vec![("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())];
-    parameters.extend(client_auth::parameters(registration));
+    parameters.extend(authentication.parameters());
     parameters.extend(registration.scope.as_deref().map(|scope| ("scope", scope)));
     parameters.extend(registration.refresh_parameters.iter().map(|(name, value)| (name.as_str(), value.expose())));
     let (headers, form) = match registration.parameters_in {
@@ -47,21 +66,33 @@ fn request<'a>(registration: &'a Registration, refresh_token: &'a Secret) -> Req
         method: Method::Post,
         endpoint: &registration.token_endpoint,
         user_agent: &registration.user_agent,
-        authorization: client_auth::authorization(registration),
+        authorization: authentication.authorization(),
         headers,
         form,
     }
 }
 
-/// An answer being understood.
-struct Reading<'a> {
-    registration: &'a Registration,
-    refresh_token: &'a Secret,
-    response: Response,
+/// The grant that a request for tokens is made with.
+#[derive(Clone, Copy)]
+pub(super) enum Presented<'a> {
+    /// RFC 6749 §6.
+    RefreshToken,
+    /// RFC 6749 §4.1.3, RFC 7636 §4.5.
+    Code { verifier: &'a Secret },
+}
+
+/// A token endpoint's answer being understood.
+pub(super) struct Reading<'a> {
+    pub registration: &'a Registration,
+    pub endpoint: &'a str,
+    /// The refresh token or the code.
+    pub token: &'a Secret,
+    pub presented: Presented<'a>,
+    pub response: Response,
 }
 
 impl Reading<'_> {
-    fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> Outcome {
         if matches!(self.response.status, 200..=299) {
             return self.success();
         }
@@ -106,20 +137,27 @@ impl Reading<'_> {
     fn refusal(&self, error: &ServerError) -> Outcome {
         let code = error.error.to_ascii_lowercase();
         let description = error.description.as_deref().unwrap_or_default();
-        let verdict = salesforce::verdict(&code, description, true).or(match code.as_str() {
-            // The latter two are GitHub's and Slack's words for it.
-            "invalid_grant" | "bad_refresh_token" | "invalid_refresh_token" => Some(Verdict::Dead(death(description))),
+        let at_refresh = matches!(self.presented, Presented::RefreshToken);
+        let what = if at_refresh { "refresh token" } else { "code" };
+        let verdict = salesforce::verdict(&code, description, at_refresh).or(match code.as_str() {
+            // The latter two are GitHub's and Slack's words for it; so are those below.
+            "invalid_grant" | "bad_refresh_token" | "invalid_refresh_token" if at_refresh => {
+                Some(Verdict::Dead(death(description)))
+            }
+            "invalid_grant" | "bad_verification_code" | "invalid_code" if !at_refresh => {
+                Some(Verdict::Dead("code_refused"))
+            }
             "server_error" | "temporarily_unavailable" => None,
             _ => Some(Verdict::Refused),
         });
         match verdict {
             Some(Verdict::Dead(reason)) => {
-                let message =
-                    format!("{} no longer accepts the refresh token: {}", self.host(), self.said(Some(error)));
+                let no_longer = if at_refresh { "no longer accepts" } else { "does not accept" };
+                let message = format!("{} {no_longer} the {what}: {}", self.host(), self.said(Some(error)));
                 Outcome::InvalidGrant(self.failure(Some(error), (reason, Binds::All), message))
             }
             Some(Verdict::Busy) => Outcome::Busy(
-                self.unavailable(Some(error), "another request with the same refresh token is under way there"),
+                self.unavailable(Some(error), &format!("another request with the same {what} is under way there")),
             ),
             Some(Verdict::Throttled) => {
                 let mut failure = self.unavailable(Some(error), "too many logins: wait, and share access tokens");
@@ -154,11 +192,17 @@ impl Reading<'_> {
             ("invalid_client" | "invalid_client_id" | "invalid_client_credentials", ClientAuth::None) => {
                 "check client_id; if it is right, this server may want a client_secret (sent as basic_encoding says)".into()
             }
+            ("invalid_client" | "invalid_client_id" | "invalid_client_credentials", ClientAuth::PrivateKeyJwt { .. }) => {
+                "check client_id, key_id and private_key_file, and that the server has the public key; if they are right, \
+                 it may want another assertion_algorithm or assertion_audience, or this machine's clock is wrong"
+                    .into()
+            }
             ("unsupported_grant_type", _) if self.registration.parameters_in == ParametersIn::Headers => {
                 "parameters_in is \"headers\", which this server does not seem to read: leave that key out".into()
             }
             ("unsupported_grant_type", _) => "check that site_url or token_endpoint is the right URL".into(),
             ("invalid_scope", _) => "check scope".into(),
+            ("redirect_uri_mismatch", _) => "register redirect_uri with the client there".into(),
             _ => "check the configuration and the client's registration there".into(),
         }
     }
@@ -198,11 +242,15 @@ impl Reading<'_> {
     }
 
     fn scrub(&self) -> Scrub {
-        Scrub::new(self.registration, self.refresh_token)
+        let scrub = Scrub::new(self.registration, self.token);
+        match self.presented {
+            Presented::RefreshToken => scrub,
+            Presented::Code { verifier } => scrub.and(verifier),
+        }
     }
 
     fn host(&self) -> String {
-        endpoints::host(&self.registration.token_endpoint)
+        endpoints::host(self.endpoint)
     }
 
     fn binds_configuration(&self) -> Binds {

@@ -1,5 +1,6 @@
 //! Token revocation (RFC 7009).
 
+use super::discovery::{self, Endpoint};
 use super::http::{Failed, Http, Method, Request, form};
 use super::salesforce::{self, Verdict};
 use super::server_error::{Scrub, ServerError, failure, said};
@@ -21,18 +22,20 @@ pub fn revoke(
     hint: &str,
     deadline: Deadline,
 ) -> Result<(), Failure> {
+    let registration = &*discovery::resolve(http, registration, &[Endpoint::Revocation], deadline)?;
     let Some(endpoint) = &registration.revocation_endpoint else {
         let message = "the server has no revocation endpoint that we know: set revocation_endpoint".to_owned();
         return Err(Failure { binds: Binds::All, ..Failure::new(NO_REVOCATION_ENDPOINT, message) });
     };
+    let authentication = client_auth::authenticate(registration, deadline)?;
     let mut parameters = vec![("token", token.expose())];
     parameters.extend((!hint.is_empty()).then_some(("token_type_hint", hint)));
-    parameters.extend(client_auth::parameters(registration));
+    parameters.extend(authentication.parameters());
     let request = Request {
         method: Method::Post,
         endpoint,
         user_agent: &registration.user_agent,
-        authorization: client_auth::authorization(registration),
+        authorization: authentication.authorization(),
         headers: Vec::new(),
         form: Some(form(parameters.iter().copied())),
     };

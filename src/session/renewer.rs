@@ -12,9 +12,11 @@
 
 mod aside;
 mod caller;
+mod introspect;
 mod job;
 mod moves;
 mod revoke;
+mod sign_in;
 mod words;
 
 pub use moves::Destination;
@@ -44,7 +46,7 @@ use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now, Warning};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex, RwLock};
-use crate::token::{Answer, Expiry, Life, Members};
+use crate::token::{Age, Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -211,15 +213,14 @@ impl Renewer {
     /// Keeps a token that the application brings.
     pub fn save(&self, slot: &Slot, answer: &Answer) -> Result<()> {
         let life = self.life(answer, answer.issued_at_ms().unwrap_or(i64::MAX).min(clock::wall_ms()));
-        self.write(slot, "saved", |record, moment| {
-            let fresh = protocol::Fresh {
-                version: (random_id()?.0 >> 66) as i64,
-                grant: random_id()?,
-                fingerprint_key: Secret::new(random_id()?.to_string()),
-            };
-            Ok(protocol::save(record, answer, fresh, life, moment))
-        })
-        .map(drop)
+        let saved =
+            self.write(slot, "saved", |record, moment| Ok(protocol::save(record, answer, fresh()?, life, moment)))?;
+        // One that was there already, and whose end a crash has left unknown, counts as well.
+        let endless = |record: &Record| record.life.is_some_and(|life| life.until_ms.is_none());
+        if let Some(record) = saved.filter(|record| record.generation == 1 || endless(record)) {
+            self.find_expiry(slot, &record, Age::Unknown);
+        }
+        Ok(())
     }
 
     /// Leaves a session, and has the server told; what it cannot be told now is told later.
@@ -261,6 +262,16 @@ impl Renewer {
         change: impl Fn(Option<&Record>, &Moment) -> Result<Option<Record>>,
     ) -> Result<Option<Arc<Record>>> {
         self.check_open(&slot.key.session)?;
+        self.rewrite(slot, Event::new(kind, &slot.key.session), change)
+    }
+
+    /// The same, also while the client is being closed. `event` tells of it.
+    fn rewrite(
+        &self,
+        slot: &Slot,
+        event: Event,
+        change: impl Fn(Option<&Record>, &Moment) -> Result<Option<Record>>,
+    ) -> Result<Option<Arc<Record>>> {
         loop {
             let (found, now) = self.load(slot)?;
             let party = self.party_name();
@@ -270,7 +281,7 @@ impl Renewer {
             if self.vault.store.compare_and_swap(&slot.key, expected, &next)? {
                 let next = Arc::new(next);
                 slot.publish(Some(&next), Reading::now());
-                self.events.push(Event::new(kind, &slot.key.session));
+                self.events.push(event);
                 if next.state != State::Active {
                     self.remember(slot, &next);
                 }
@@ -316,7 +327,8 @@ impl Renewer {
             count(&self.stats.adopted);
             self.events.push(Event::new("adopted", &slot.key.session));
         }
-        if record.as_ref().is_some_and(|record| !record.secrets.to_revoke.is_empty()) && self.config.renews {
+        let left = record.as_ref().is_some_and(|record| !record.secrets.to_revoke.is_empty());
+        if left && self.config.renews && slot.is_sweep_due() {
             self.start_sweep(slot, SWEEP);
         }
         Ok((record, now))
@@ -419,7 +431,7 @@ impl Renewer {
     // ---- small things
 
     fn is_revocable(&self) -> bool {
-        self.config.registration.revocation_endpoint.is_some()
+        self.config.registration.has_revocation()
     }
 
     fn party_name(&self) -> String {
@@ -482,6 +494,14 @@ fn check_here(session: &str, record: Option<&Record>, and_signed_out: bool) -> R
         return Ok(());
     }
     Err(words::away(session, arrived, record.moved.as_ref().map(|moved| &moved.place)))
+}
+
+fn fresh() -> Result<protocol::Fresh> {
+    Ok(protocol::Fresh {
+        version: (random_id()?.0 >> 66) as i64,
+        grant: random_id()?,
+        fingerprint_key: Secret::new(random_id()?.to_string()),
+    })
 }
 
 fn random_id() -> Result<Id> {

@@ -15,6 +15,8 @@ export const keys = {
   clientSecretEnv: 'client_secret_env',
   privateKeyFile: 'private_key_file',
   keyId: 'key_id',
+  assertionAlgorithm: 'assertion_algorithm',
+  assertionAudience: 'assertion_audience',
   clientAuth: 'client_auth',
   basicEncoding: 'basic_encoding',
   scope: 'scope',

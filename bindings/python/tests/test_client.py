@@ -38,7 +38,9 @@ if TYPE_CHECKING:
         ({"origins": "https://example.com"}, "origins"),
         ({"refresh_parameters": {"a": 1}}, "refresh_parameters"),
         ({"client_secret": "se\0cret"}, "client_secret"),
-        ({"issuer": "https://example.com"}, "issuer"),
+        ({"issuer": "https://example.com?a=b"}, "issuer"),
+        ({"private_key_file": "/nowhere"}, "private_key_file"),
+        ({"assertion_algorithm": "HS256"}, "assertion_algorithm"),
     ],
 )
 def test_a_wrong_argument_is_named_and_never_shown(site: dict[str, Any], wrong: dict[str, Any], named: str) -> None:
@@ -217,16 +219,14 @@ def test_no_repr_holds_a_secret(site: dict[str, Any], client: evergrant.Client) 
     assert repr(client.session("alice")) == "<evergrant.Session 'alice'>"
 
 
-def test_sign_in_functions_pass_the_answer_of_the_library_on(client: evergrant.Client) -> None:
-    calls: list[Callable[[], object]] = [
-        lambda: client.sign_in_start(redirect_uri="https://localhost/callback", scope="api", extra={"prompt": "login"}),
-        lambda: client.sign_in_finish("alice", {"state": "x"}, "https://localhost/callback?code=x"),
-        lambda: client.sign_in_with_password("alice", username="u", password="p", redirect_uri="https://localhost/"),
-        lambda: client.session("alice").introspect(),
-    ]
-    for call in calls:
-        with pytest.raises(evergrant.InvalidArgument, match="not built yet"):
-            call()
+
+
+def test_the_server_tells_of_an_access_token(client: evergrant.Client, alice: evergrant.Session, server: Server) -> None:
+    assert alice.introspect()["active"] is True
+    server.expire()
+    assert alice.introspect() == {"active": False}
+    with pytest.raises(evergrant.SignInRequired):
+        client.session("nobody").introspect()
 
 
 def test_threads_share_a_client(client: evergrant.Client, alice: evergrant.Session, server: Server) -> None:

@@ -6,12 +6,43 @@ use super::{Moment, TOMBSTONE_MS, remember};
 use crate::secret::Secret;
 use crate::session::fingerprint::Fingerprints;
 use crate::session::record::{Entry, Id, Record, Secrets, State};
-use crate::token::{Answer, Life};
+use crate::token::{Answer, Expiry, Life};
 
 /// A new session from a token that the application brings: a sign-in. `None`: this token is known, nothing changes.
 pub fn save(
     record: Option<&Record>,
     answer: &Answer,
+    fresh: Fresh,
+    life: Option<Life>,
+    moment: &Moment,
+) -> Option<Record> {
+    replaced(record, answer, Origin::Application, fresh, life, moment)
+}
+
+/// A new session from the server's own answer to a sign-in of just now. Some servers give a user the same tokens again.
+/// `None`: there is no token in it.
+pub fn sign_in(
+    record: Option<&Record>,
+    answer: &Answer,
+    fresh: Fresh,
+    life: Option<Life>,
+    moment: &Moment,
+) -> Option<Record> {
+    replaced(record, answer, Origin::Server, fresh, life, moment)
+}
+
+/// Who says that a token is good.
+#[derive(PartialEq, Eq)]
+enum Origin {
+    /// It may say so of one that is spent.
+    Application,
+    Server,
+}
+
+fn replaced(
+    record: Option<&Record>,
+    answer: &Answer,
+    origin: Origin,
     fresh: Fresh,
     life: Option<Life>,
     moment: &Moment,
@@ -29,11 +60,17 @@ pub fn save(
     let identity = answer.refresh_token.as_ref().or(answer.access_token.as_ref())?;
     let fingerprint = keys.of_token(identity);
     let known = next.known.saved.contains(&fingerprint) || next.known.spent.contains(&fingerprint);
-    if !erased && (known || next.secrets.holds(identity)) {
+    if origin == Origin::Application && !erased && (known || next.secrets.holds(identity)) {
         return None;
     }
     if let Some(old) = next.secrets.refresh_token.take() {
         remember(&mut next.known.spent, keys.of_token(&old));
+    }
+    if origin == Origin::Server {
+        // Whatever is noted of it, the server says that it is good: it is neither spent nor to be revoked.
+        next.known.spent.retain(|spent| *spent != fingerprint);
+        let given = [&answer.refresh_token, &answer.access_token];
+        next.secrets.to_revoke.retain(|token| !given.into_iter().flatten().any(|given| given == token));
     }
     remember(&mut next.known.saved, fingerprint.clone());
     next.grant = fresh.grant;
@@ -67,6 +104,18 @@ pub struct Fresh {
     pub grant: Id,
     /// The key of the fingerprints of a record that is really new.
     pub fingerprint_key: Secret,
+}
+
+/// The record with a shorter life of its access token, which the server did not say when it gave that out. `None`: that
+/// token is no longer the current one, or nothing changes.
+pub fn expires(record: Option<&Record>, access_token: &Secret, until_ms: i64) -> Option<Record> {
+    let record = record
+        .filter(|record| record.state == State::Active && record.secrets.access_token.as_ref() == Some(access_token))?;
+    let life = record.life.filter(|life| life.expiry != Expiry::Known)?;
+    let sooner = life.until_ms.is_none_or(|known_ms| until_ms < known_ms);
+    let mut next = record.next();
+    next.life = Some(Life { until_ms: Some(until_ms), expiry: Expiry::Assumed, ..life });
+    sooner.then_some(next)
 }
 
 /// The tombstone of a session that its user leaves: it keeps the tokens until the server has revoked them.

@@ -17,7 +17,7 @@ use crate::session::protocol::{self, Correction, Decision, Sent, Want};
 use crate::session::record::{Attempt, Record, State};
 use crate::store::Now;
 use crate::sync::Instant;
-use crate::token::Life;
+use crate::token::{Age, Life};
 
 /// Added to an attempt's deadline after the exchange's hard limit: for the commit, drift and clock steps.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -59,11 +59,23 @@ impl Renewer {
         };
         jobs.open += 1;
         drop(jobs);
-        let job = OpenJob { renewer, slot: Arc::clone(slot), failure: Some(Failed::from(defect())) };
+        let job = OpenJob { slot: Arc::clone(slot), failure: Some(Failed::from(defect())), open: Open(renewer) };
         if let Err(job) = self.runtime.workers.run(self.config.max_exchanges, Box::new(move || job.run(work))) {
             job(); // No thread can be started: the caller's does it.
         }
         number
+    }
+
+    /// Runs `work` beside the session's job. Closing lets it end, too.
+    pub(super) fn start_beside(&self, work: impl FnOnce(&Self) + Send + 'static) {
+        let mut jobs = lock(&self.jobs);
+        let Some(renewer) = self.me.upgrade().filter(|_| !self.is_closing()) else { return };
+        jobs.open += 1;
+        drop(jobs);
+        let open = Open(renewer);
+        if let Err(job) = self.runtime.workers.run(self.config.max_exchanges, Box::new(move || work(&open.0))) {
+            job();
+        }
     }
 
     /// Renews by itself after `wait`: the doubt is this party's own.
@@ -173,10 +185,7 @@ impl Renewer {
         if sends > 1 {
             count(&self.stats.replays);
         }
-        let deadline = Deadline {
-            first_byte: before + registration.connect_timeout,
-            answer: before + registration.connect_timeout + registration.exchange_timeout,
-        };
+        let deadline = Deadline::from(before, registration);
         let gate = || {
             if self.is_closing() {
                 return Err("the client is being closed".to_owned());
@@ -270,6 +279,7 @@ impl Renewer {
             |record: &&Arc<Record>| record.state != State::Active || record.generation > exchanged.sent.generation;
         if let Some(record) = settled.record.as_ref().filter(|_| settled.written).filter(news) {
             self.remember(slot, record);
+            self.find_expiry(slot, record, Age::New);
         }
     }
 
@@ -372,28 +382,37 @@ enum Flow {
     Finished,
 }
 
+/// Something that runs: closing waits until it is dropped.
+pub(super) struct Open(pub(super) Arc<Renewer>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut jobs = lock(&self.0.jobs);
+        jobs.open -= 1;
+        let waiters = jobs.waiters.take();
+        drop(jobs);
+        waiters.wake();
+    }
+}
+
 /// A job that runs: when it is dropped, its waiters are told, whatever happened.
 struct OpenJob {
-    renewer: Arc<Renewer>,
     slot: Arc<Slot>,
     failure: Option<Failed>,
+    open: Open,
 }
 
 impl OpenJob {
     fn run(mut self, work: impl FnOnce(&Renewer, &Arc<Slot>) -> std::result::Result<(), Failed>) {
-        let result = work(&self.renewer, &self.slot);
+        let renewer = &self.open.0;
+        let result = work(renewer, &self.slot);
         // Callers of another client on this store may have joined: that this one is closed is no failure of theirs.
-        self.failure = result.err().filter(|_| !self.renewer.is_closing());
+        self.failure = result.err().filter(|_| !renewer.is_closing());
     }
 }
 
 impl Drop for OpenJob {
     fn drop(&mut self) {
         self.slot.end_job(self.failure.take());
-        let mut jobs = lock(&self.renewer.jobs);
-        jobs.open -= 1;
-        let waiters = jobs.waiters.take();
-        drop(jobs);
-        waiters.wake();
     }
 }

@@ -29,6 +29,7 @@ const JOB: &str = include_str!("../../../src/session/renewer/job.rs");
 const ASIDE: &str = include_str!("../../../src/session/renewer/aside.rs");
 const RENEWER: &str = include_str!("../../../src/session/renewer.rs");
 const REVOKE: &str = include_str!("../../../src/session/renewer/revoke.rs");
+const OAUTH: &str = include_str!("../../../src/oauth/mod.rs");
 const HTTP: &str = include_str!("../../../src/oauth/http.rs");
 const CACHE: &str = include_str!("../../../src/session/cache.rs");
 
@@ -59,7 +60,12 @@ fn an_exchange_claims_looks_once_more_sends_once_and_settles() {
             "self.conclude(",
         ],
     );
-    assert_order(JOB, "exchange", &["before + registration.connect_timeout", "before + registration.connect_timeout"]);
+    assert_order(JOB, "exchange", &["Deadline::from(before, registration)"]);
+    assert_order(
+        OAUTH,
+        "from",
+        &["start + registration.connect_timeout", "first_byte + registration.exchange_timeout"],
+    );
     assert_order(JOB, "is_claimed", &["store.load(", "record.grant ==", "record.generation ==", "attempt.id =="]);
     assert_order(HTTP, "read", &["match ask()", "Instant::now() > self.first_byte", "Gate::Open => self.rest.read("]);
 }

@@ -22,6 +22,8 @@ class Configuration(TypedDict, total=False):
     client_secret_env: str
     private_key_file: str
     key_id: str
+    assertion_algorithm: Literal["RS256", "PS256", "ES256"]
+    assertion_audience: str
     client_auth: Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]
     basic_encoding: Literal["raw", "form"]
     scope: str

@@ -18,6 +18,7 @@ _LEVELS = {
     "signature_mismatch": logging.WARNING,
     "store_warning": logging.WARNING,
     "revocation_failed": logging.WARNING,
+    "introspection_failed": logging.WARNING,
     "ended": logging.ERROR,
 }
 _DETAILS = ("outcome", "reason", "duration_ms", "message")

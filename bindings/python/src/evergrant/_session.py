@@ -165,7 +165,7 @@ class Session:
         return description
 
     def introspect(self) -> dict[str, Any]:
-        """What the authorization server says of the access token (RFC 7662)."""
+        """What the authorization server says of the access token (RFC 7662). One that has ended is renewed first."""
         answer: dict[str, Any] = self._call("session_introspect")
         return answer
 
