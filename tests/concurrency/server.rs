@@ -85,5 +85,11 @@ pub fn answer(mut request: impl Read) -> io::Result<Response> {
         // Without the panic hook.
         Renewal::Panic => panic::resume_unwind(Box::new("on purpose")),
     };
-    Ok(Response { status, retry_after_ms: None, redirects_to: None, body: SecretBytes::new(body.into_bytes()) })
+    Ok(Response {
+        status,
+        retry_after_ms: None,
+        redirects_to: None,
+        max_age_s: None,
+        body: SecretBytes::new(body.into_bytes()),
+    })
 }
