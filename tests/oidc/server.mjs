@@ -1,15 +1,24 @@
 // A real authorization server for tests: oidc-provider on 127.0.0.1, any free port, refresh token rotation on.
-// It signs one user in with each of three clients, prints one JSON line (README.md), and serves until stdin ends or SIGTERM.
+// It signs one user in with each of three clients, or with OIDC_TLS lets users do that at its own pages; prints one JSON line
+// (README.md), and serves until stdin ends or SIGTERM.
 
-import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { createHash, createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { createServer } from 'node:http';
+import { readFileSync } from 'node:fs';
+import * as http from 'node:http';
+import * as https from 'node:https';
 import { Provider } from 'oidc-provider';
 
 const ACCESS_TOKEN_LIFE_S = Number(process.env.OIDC_ACCESS_TOKEN_LIFE_S || 5);
 if (!(ACCESS_TOKEN_LIFE_S > 0)) throw new Error('OIDC_ACCESS_TOKEN_LIFE_S: a number of seconds above 0');
 
-const REDIRECT_URI = 'https://app.example/callback'; // never fetched: the code is read from the redirect itself
+// The directory of server.pem and client.pem, each a certificate and its key: with it, https and users at browsers.
+const TLS = process.env.OIDC_TLS;
+const pem = (name) => readFileSync(`${TLS}/${name}.pem`);
+
+const REDIRECT_URI = TLS
+  ? 'http://127.0.0.1/callback' // with any port: RFC 8252 §7.3
+  : 'https://app.example/callback'; // never fetched: the code is read from the redirect itself
 const SCOPE = 'openid offline_access';
 
 // Ids and secrets with every character that RFC 6749 §2.3.1 makes awkward. RFC 6749 appendix A allows %x20-7E only.
@@ -18,6 +27,10 @@ const CLIENTS = [
   { client_auth: 'client_secret_post', client_id: 'post: a+b%20c &=/?~', client_secret: 'p:o+s%74 &=/?~%' },
   { client_auth: 'none', client_id: 'public: a+b%20c &=/?~' },
 ];
+if (TLS) {
+  const keys = [{ ...createPublicKey(pem('client')).export({ format: 'jwk' }), kid: 'key: 1' }];
+  CLIENTS.push({ client_auth: 'private_key_jwt', client_id: 'jwt: a+b%20c &=/?~', jwks: { keys } });
+}
 
 function startProvider(issuer) {
   const provider = new Provider(issuer, {
@@ -26,26 +39,26 @@ function startProvider(issuer) {
       token_endpoint_auth_method: client_auth,
       grant_types: ['authorization_code', 'refresh_token'],
       redirect_uris: [REDIRECT_URI],
+      application_type: TLS ? 'native' : 'web',
     })),
     findAccount: (_ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
     rotateRefreshToken: true,
     clockTolerance: 0,
     pkce: { required: () => true },
     ttl: { AccessToken: ACCESS_TOKEN_LIFE_S, RefreshToken: 86_400, Grant: 86_400, Session: 86_400, Interaction: 60, IdToken: 60 },
-    features: { devInteractions: { enabled: false }, revocation: { enabled: true }, introspection: { enabled: true } },
-    interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` },
+    features: { devInteractions: { enabled: Boolean(TLS) }, revocation: { enabled: true }, introspection: { enabled: true } },
+    ...(!TLS && { interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` } }),
     cookies: { keys: [randomBytes(32).toString('hex')] },
     jwks: { keys: [generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' })] },
   });
 
-  const stats = count(provider);
   provider.use(async (ctx, next) => {
     if (ctx.path === '/_stats') ctx.body = stats;
-    else if (ctx.path.startsWith('/interaction/')) ctx.redirect(await interact(provider, ctx));
+    else if (!TLS && ctx.path.startsWith('/interaction/')) ctx.redirect(await interact(provider, ctx));
     else await next();
   });
   provider.on('server_error', (_ctx, error) => console.error(error));
-  return provider;
+  return { provider, stats };
 }
 
 /** Counters behind GET /_stats. A reuse is judged by the tokens presented, so that it shows however the provider answered it. */
@@ -141,17 +154,23 @@ async function browse(start) {
   throw new Error('the sign-in goes round in circles');
 }
 
-const server = createServer().listen(0, '127.0.0.1');
-await once(server, 'listening');
-const issuer = `http://127.0.0.1:${server.address().port}`;
-server.on('request', startProvider(issuer).callback());
+const server = TLS ? https.createServer({ cert: pem('server'), key: pem('server') }) : http.createServer();
+await once(server.listen(0, '127.0.0.1'), 'listening');
+const issuer = `${TLS ? 'https' : 'http'}://127.0.0.1:${server.address().port}`;
+const { provider, stats } = startProvider(issuer);
+server.on('request', provider.callback());
 
-const stop = () => process.exit(0);
-process.on('SIGTERM', stop);
-process.stdin.on('end', stop).on('error', stop).resume();
+process.on('SIGTERM', () => process.exit(0));
+process.stdin.on('error', () => process.exit(0)).resume();
+process.stdin.on('end', () => process.stdout.write(`${JSON.stringify(stats)}\n`, () => process.exit(0)));
+process.stdout.on('error', () => process.exit(0)); // nobody reads it
 
 const metadata = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
 const clients = [];
-for (const client of CLIENTS) clients.push({ ...client, token: await signIn(metadata, client) });
-const { token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint } = metadata;
-console.log(JSON.stringify({ issuer, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint, clients }));
+for (const client of CLIENTS) clients.push(TLS ? client : { ...client, token: await signIn(metadata, client) });
+const {
+  authorization_endpoint, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint,
+} = metadata;
+console.log(JSON.stringify({
+  issuer, authorization_endpoint, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint, clients,
+}));
