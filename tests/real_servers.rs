@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -49,9 +49,8 @@ impl Server {
     }
 
     fn line(&mut self) -> Value {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+        let mut lines = self.output.by_ref().lines().map(Result::unwrap);
+        parsed(&lines.find(|line| line.starts_with('{')).expect("the server has ended"))
     }
 
     fn saw(mut self) -> Value {

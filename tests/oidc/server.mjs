@@ -45,13 +45,14 @@ function startProvider(issuer) {
     rotateRefreshToken: true,
     clockTolerance: 0,
     pkce: { required: () => true },
-    ttl: { AccessToken: ACCESS_TOKEN_LIFE_S, RefreshToken: 86_400, Grant: 86_400, Session: 86_400, Interaction: 60, IdToken: 60 },
+    ttl: { AccessToken: ACCESS_TOKEN_LIFE_S, RefreshToken: 86_400, Grant: 86_400, Session: 86_400, Interaction: 600, IdToken: 60 },
     features: { devInteractions: { enabled: Boolean(TLS) }, revocation: { enabled: true }, introspection: { enabled: true } },
     ...(!TLS && { interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` } }),
     cookies: { keys: [randomBytes(32).toString('hex')] },
     jwks: { keys: [generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' })] },
   });
 
+  const stats = count(provider);
   provider.use(async (ctx, next) => {
     if (ctx.path === '/_stats') ctx.body = stats;
     else if (!TLS && ctx.path.startsWith('/interaction/')) ctx.redirect(await interact(provider, ctx));
