@@ -253,8 +253,8 @@ evergrant_status evergrant_client_stats(const evergrant_client *client,
  *     {"events": [{"n": 7, "at_s", "kind", "session", "outcome", "reason", "duration_ms"}], "next": 7, "dropped": 0}
  *
  * `kind` is `renewed`, `adopted`, `renewal_failed`, `ended`, `saved`, `signed_out`, `commit_pending`,
- * `signature_mismatch`, `store_warning`, `forgotten`, `revocation_failed`, `introspection_failed`, or one that a later
- * version adds. Only the latest events are kept; `dropped` says how many were missed.
+ * `signature_mismatch`, `store_warning`, `forgotten`, `revocation_failed`, `moved`, `introspection_failed`, or one that a
+ * later version adds. Only the latest events are kept; `dropped` says how many were missed.
  *
  * @param after        0 at first, then `next` of the previous answer.
  * @param max_wait_ms  How long to wait for the first event, in milliseconds; 0 only looks.
@@ -403,9 +403,9 @@ evergrant_status evergrant_session_allows(const evergrant_client *client,
                                           evergrant_error **error_out);
 
 /**
- * What the store knows of a session, without secrets: `state` (`active`, `in_doubt`, `ended`, `signed_out`),
- * `reason`, `version`, `generation`, `expires_at_s`, `expiry`, `renewed_at_s`, `attempt`, `retry_after_ms`, and
- * `history`, the latest 16 renewals.
+ * What the store knows of a session, without secrets: `state` (`active`, `in_doubt`, `ended`, `signed_out`,
+ * `moving`, `moved`), `reason`, `version`, `generation`, `expires_at_s`, `expiry`, `renewed_at_s`, `attempt`,
+ * `retry_after_ms`, and `history`, the latest 16 renewals.
  *
  * @param session   The session's name.
  * @param json_out  A JSON object. Owned: free with evergrant_string_free().
@@ -485,9 +485,14 @@ evergrant_status evergrant_session_move(const evergrant_client *client,
 
 /**
  * Starts a sign-in with an authorization code and PKCE (RFC 6749 section 4.1, RFC 7636). Send the user to
- * `authorization_url`; keep the whole answer, secretly, for evergrant_sign_in_finish().
+ * `authorization_url`; keep the whole answer, secretly, for evergrant_sign_in_finish(). Nothing is sent.
  *
- * @param request_json      `{"redirect_uri": "...", "scope": "...", "extra": {...}}`
+ * @param request_json      `{"redirect_uri": "...", "scope": "...", "extra": {...}}`. `scope`: instead of the
+ *                          configuration's; it must make the server give a refresh token. `extra`: further parameters,
+ *                          instead of those of `authorize_parameters` of the same name. With `"listen": true` this
+ *                          process waits for the user itself (RFC 8252 section 7.3), for `max_wait_ms`, 300000 if not
+ *                          given: `redirect_uri` is then http://127.0.0.1/callback if not given; without a port, a free
+ *                          one is taken.
  * @param sign_in_json_out  `{"authorization_url", "state", "code_verifier", "redirect_uri", ...}`.
  *                          Owned: free with evergrant_string_free().
  */
@@ -498,11 +503,15 @@ evergrant_status evergrant_sign_in_start(const evergrant_client *client,
                                          evergrant_error **error_out);
 
 /**
- * Finishes a sign-in: checks `state`, exchanges the code (RFC 6749 section 4.1.3) and saves the session.
+ * Finishes a sign-in: checks `state`, and `iss` where the server is known (RFC 9207), exchanges the code (RFC 6749
+ * section 4.1.3) and saves the session, in place of one of the same name. Waits for the exchange, which goes on to its end
+ * whatever becomes of the caller. If it fails, the session is as it was: EVERGRANT_STATUS_SIGN_IN_REQUIRED means that the
+ * user must sign in again, EVERGRANT_STATUS_UNAVAILABLE with the outcome `not_sent` that the same call may be made again.
  *
  * @param session         The session's name.
  * @param sign_in_json    The whole answer of evergrant_sign_in_start().
- * @param redirect_url    The URL that the user came back to, with its query.
+ * @param redirect_url    The URL that the user came back to, with its query. NULL if the sign-in was started with
+ *                        `"listen": true` by this client: then it waits for the user, once.
  * @param token_json_out  A JSON object, as from evergrant_session_token().
  *                        Owned: free with evergrant_string_free().
  */
@@ -515,11 +524,33 @@ evergrant_status evergrant_sign_in_finish(const evergrant_client *client,
                                           evergrant_error **error_out);
 
 /**
- * Signs a user of a Salesforce Experience Cloud site in with a name and a password, without a browser (Authorization
- * Code and Credentials flow), and saves the session.
+ * Signs a user in with a browser of this machine, and saves the session: for programs on a desk (RFC 8252). Opens the
+ * browser ($BROWSER, or the system's own), waits for it on the loopback address, and finishes as evergrant_sign_in_finish()
+ * does. evergrant_client_close() ends the wait. To show the URL instead: evergrant_sign_in_start() with `"listen": true`.
  *
  * @param session         The session's name.
- * @param request_json    `{"username": "...", "password": "...", "redirect_uri": "...", "scope": "..."}`
+ * @param request_json    `{"redirect_uri": "...", "scope": "...", "extra": {...}, "max_wait_ms": 300000}`, all optional: as
+ *                        for evergrant_sign_in_start() with `"listen": true`.
+ * @param token_json_out  A JSON object, as from evergrant_session_token().
+ *                        Owned: free with evergrant_string_free().
+ * @return                EVERGRANT_STATUS_TIMED_OUT: the user did not come back in time.
+ */
+EVERGRANT_API
+evergrant_status evergrant_sign_in_with_browser(const evergrant_client *client,
+                                                const char *session,
+                                                const char *request_json,
+                                                char **token_json_out,
+                                                evergrant_error **error_out);
+
+/**
+ * Signs a user of a Salesforce Experience Cloud site in with a name and a password, without a browser (Authorization
+ * Code and Credentials flow), and saves the session as evergrant_sign_in_finish() does. The configuration must have
+ * `site_url`. The password is sent once, and wiped.
+ *
+ * @param session         The session's name.
+ * @param request_json    `{"username": "...", "password": "...", "redirect_uri": "...", "scope": "..."}`; `redirect_uri` is
+ *                        one that the app has, and is never called. With `"credentials_in": "body"` name and password
+ *                        are sent as parameters, as some apps want it, instead of as HTTP Basic.
  * @param token_json_out  A JSON object, as from evergrant_session_token().
  *                        Owned: free with evergrant_string_free().
  */
@@ -553,7 +584,7 @@ evergrant_status evergrant_queue_open(evergrant_queue **queue_out,
  * `token_json` and so on. A null member counts as absent; without `max_wait_ms`, client_close waits for `exit_wait_ms`
  * of the configuration. There are session_save, session_token, session_access_token, session_renew, session_describe,
  * session_list, session_introspect, session_sign_out, session_forget, client_stats, client_events, client_close,
- * sign_in_start, sign_in_finish, sign_in_with_password and, without a client, refresh.
+ * sign_in_start, sign_in_finish, sign_in_with_browser, sign_in_with_password and, without a client, refresh.
  *
  * @param client     NULL for `refresh` only. It may be closed and freed while the call is under way.
  * @param tag        Comes back with the result. Keep it below 2^53 if a JSON parser reads numbers as double.

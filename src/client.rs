@@ -1,5 +1,7 @@
 //! The face of the core: what the C functions, the Rust API and the examples call.
 
+mod sign_in;
+
 use std::fmt;
 use std::mem;
 use std::path::Path;
@@ -11,8 +13,8 @@ use serde_json::{Map, Value};
 use crate::config::{Config, Server, StoreLocation, aside_of, short_hash};
 use crate::error::{Error, Result, Status};
 use crate::oauth::{self, Deadline, Outcome, endpoints};
-use crate::process;
 use crate::process::tasks::block_on;
+use crate::process::{self, lock};
 use crate::secret::Secret;
 use crate::session::cache::{Held, Vault};
 use crate::session::protocol::Want;
@@ -24,9 +26,10 @@ use crate::store::memory::MemoryStore;
 use crate::store::seal::Keys;
 #[cfg(unix)]
 use crate::store::sqlite::{self, SqliteOptions, SqliteStore};
-use crate::sync::Instant;
 use crate::sync::atomic::AtomicU32;
+use crate::sync::{Instant, Mutex};
 use crate::token::{Answer, Members};
+use sign_in::Listening;
 
 /// The refresh-token flow itself, once; nothing is stored (RFC 6749 §6).
 ///
@@ -81,7 +84,15 @@ pub struct Client {
 /// The client in one process, and in the child that was forked from it.
 struct Link {
     renewer: Arc<Renewer>,
+    /// Sign-ins whose answer this process listens for.
+    listening: Mutex<Vec<Listening>>,
     in_child: OnceLock<Box<Link>>,
+}
+
+impl Link {
+    fn new(renewer: Arc<Renewer>) -> Self {
+        Self { renewer, listening: Mutex::default(), in_child: OnceLock::new() }
+    }
 }
 
 /// How a caller wants to be served.
@@ -96,24 +107,28 @@ impl Client {
     pub fn open(config_json: &str) -> Result<Self> {
         let config = Arc::new(Config::from_json(config_json)?);
         let renewer = Renewer::open(Arc::clone(&config), open_vault(&config)?)?;
-        Ok(Self { config, here: Link { renewer, in_child: OnceLock::new() } })
+        Ok(Self { config, here: Link::new(renewer) })
+    }
+
+    fn renewer(&self) -> Result<&Arc<Renewer>> {
+        Ok(&self.link()?.renewer)
     }
 
     /// The client in this process.
-    fn renewer(&self) -> Result<&Arc<Renewer>> {
+    fn link(&self) -> Result<&Link> {
         let generation = process::generation();
         if self.here.renewer.generation == generation {
-            return Ok(&self.here.renewer);
+            return Ok(&self.here);
         }
         self.after_fork(generation)
     }
 
     #[cold]
-    fn after_fork(&self, generation: u64) -> Result<&Arc<Renewer>> {
+    fn after_fork(&self, generation: u64) -> Result<&Link> {
         let mut link = &self.here;
         loop {
             if link.renewer.generation == generation {
-                return Ok(&link.renewer);
+                return Ok(link);
             }
             match link.in_child.get() {
                 Some(next) => link = next,
@@ -132,7 +147,7 @@ impl Client {
         let renewer = Renewer::open(Arc::clone(&self.config), open_vault(&self.config)?)?;
         // No fork may happen half-way through this. Another thread may have been faster: then its client counts.
         let _inside = process::enter();
-        Ok(&link.in_child.get_or_init(|| Box::new(Link { renewer, in_child: OnceLock::new() })).renewer)
+        Ok(link.in_child.get_or_init(|| Box::new(Link::new(renewer))))
     }
 
     /// Counters since open, as JSON.
@@ -159,11 +174,10 @@ impl Client {
     /// Without `until` it waits as long as at a normal exit (`exit_wait_ms`).
     pub(crate) async fn wait_for_close(&self, until: Option<Instant>) -> Status {
         let until = until.unwrap_or_else(|| Instant::now() + self.config.exit_wait);
-        match self.renewer() {
-            Ok(renewer) if renewer.close(until).await => Status::Ok,
-            Ok(_) => Status::TimedOut,
-            Err(_) => Status::Ok,
-        }
+        let Ok(link) = self.link() else { return Status::Ok };
+        let settled = link.renewer.close(until).await;
+        lock(&link.listening).clear();
+        if settled { Status::Ok } else { Status::TimedOut }
     }
 
     /// Closes what is open in this process without waiting for anything.
@@ -280,7 +294,8 @@ impl Client {
         let (record, now) = renewer.load(&renewer.slot(checked(session)?))?;
         let record = record.filter(|record| record.state != crate::session::record::State::Forgotten);
         let record = record.ok_or_else(|| {
-            let message = format!("session {session:?}: there is none of this name: save a token first");
+            let message =
+                format!("session {session:?}: there is none of this name: sign the user in, or save a token first");
             Error::new(Status::SignInRequired, message).because("no_session").about(session)
         })?;
         Ok(report::describe(session, &record, &now).to_string())
@@ -344,26 +359,6 @@ impl Client {
     pub fn forget(&self, session: &str) -> Result<()> {
         let renewer = self.renewer()?;
         renewer.forget(&renewer.slot(checked(session)?))
-    }
-
-    /// Starts an authorization code sign-in.
-    pub fn sign_in_start(&self, request_json: &str) -> Result<Secret> {
-        object("request_json", request_json)?;
-        Err(not_built("evergrant_sign_in_start"))
-    }
-
-    /// Finishes it.
-    pub fn sign_in_finish(&self, session: &str, sign_in_json: &str, _redirect_url: &str) -> Result<Secret> {
-        checked(session)?;
-        object("sign_in_json", sign_in_json)?;
-        Err(not_built("evergrant_sign_in_finish"))
-    }
-
-    /// Signs a user in with a name and a password.
-    pub fn sign_in_with_password(&self, session: &str, request_json: &str) -> Result<Secret> {
-        checked(session)?;
-        object("request_json", request_json)?;
-        Err(not_built("evergrant_sign_in_with_password"))
     }
 
     fn options(&self, json: Option<&str>) -> Result<Options> {
@@ -488,8 +483,4 @@ fn checked(session: &str) -> Result<&str> {
 
 fn closed() -> Error {
     Error::new(Status::Closed, "the client has been closed; open a new one")
-}
-
-fn not_built(what: &str) -> Error {
-    Error::invalid(format!("{what} is not built yet in version {}", crate::VERSION))
 }

@@ -20,6 +20,8 @@ use crate::secret::Secret;
 use crate::session::record::Place;
 use crate::tls::Files;
 
+pub(crate) use build::RESERVED_AT_AUTHORIZE;
+pub(crate) use keys::check_text;
 pub use keys::{KEYS, Key, Kind};
 pub use location::aside_of;
 
@@ -95,6 +97,8 @@ pub struct Registration {
     pub connect_timeout: Duration,
     /// From then on until the answer, at the latest.
     pub exchange_timeout: Duration,
+    /// Of several answers to one refresh token the server lets only the latest live.
+    pub newest_wins: bool,
     /// `User-Agent`.
     pub user_agent: String,
     /// How the server is reached.

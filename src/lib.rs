@@ -5,6 +5,7 @@
 // Much of the library is not simulated.
 #![cfg_attr(feature = "shuttle", allow(missing_docs, unreachable_code, unused))]
 
+mod browser;
 pub mod client;
 pub mod config;
 pub mod error;

@@ -185,6 +185,7 @@ enum Kind {
     ClientClose,
     SignInStart,
     SignInFinish,
+    SignInWithBrowser,
     SignInWithPassword,
     Refresh,
 }
@@ -238,7 +239,8 @@ const CALLS: &[(&str, Kind, &[Member])] = &[
     ("client_events", Kind::ClientEvents, &[number("after", u64::MAX), number("max_wait_ms", u32::MAX as u64)]),
     ("client_close", Kind::ClientClose, &[optional(number("max_wait_ms", u32::MAX as u64))]),
     ("sign_in_start", Kind::SignInStart, &[object("request")]),
-    ("sign_in_finish", Kind::SignInFinish, &[text("session"), object("sign_in"), text("redirect_url")]),
+    ("sign_in_finish", Kind::SignInFinish, &[text("session"), object("sign_in"), optional(text("redirect_url"))]),
+    ("sign_in_with_browser", Kind::SignInWithBrowser, &[text("session"), object("request")]),
     ("sign_in_with_password", Kind::SignInWithPassword, &[text("session"), object("request")]),
     ("refresh", Kind::Refresh, &[object("request")]),
 ];
@@ -335,9 +337,10 @@ impl Call {
             },
             Kind::SignInStart => Some(client.sign_in_start(self.text("request"))?),
             Kind::SignInFinish => {
-                Some(client.sign_in_finish(session, self.text("sign_in"), self.text("redirect_url"))?)
+                Some(client.wait_for_sign_in(session, self.text("sign_in"), self.get("redirect_url")).await?)
             }
-            Kind::SignInWithPassword => Some(client.sign_in_with_password(session, self.text("request"))?),
+            Kind::SignInWithBrowser => Some(client.wait_for_browser(session, self.text("request")).await?),
+            Kind::SignInWithPassword => Some(client.wait_for_password(session, self.text("request")).await?),
             Kind::Refresh => None,
         })
     }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::servers::{self, Postgres, Proxy};
 use common::{Party, SESSION, Scene, Tell, class, eventually, lay_over, sleep_ms, strict, text, token};
 use evergrant::Status;
@@ -64,6 +66,29 @@ fn a_valid_token_is_served_while_the_server_is_away_and_none_is_spent() {
     postgres.resume(&[]);
     eventually("a new token", || client.access_token(SESSION, None).is_ok_and(|token| token.expose() != first));
     assert_eq!(scene.requests(), 2);
+}
+
+#[test]
+fn a_silent_server_hardly_delays_who_has_a_valid_token() {
+    let postgres = Postgres::shared();
+    let proxy = Proxy::to(postgres.port);
+    let scene = Scene::new(Options { access_token_life_ms: 120_000, ..strict() });
+    let client = scene.open(on(
+        &servers::url(proxy.port, &postgres.database()),
+        json!({"recheck_s": 0, "early_renewal": "off", "max_wait_ms": 60_000}),
+    ));
+    scene.saved(&client, SESSION);
+    let first = text(client.access_token(SESSION, None));
+    proxy.fall_silent();
+    let since = Instant::now();
+    for _ in 0..100 {
+        assert_eq!(text(client.access_token(SESSION, None)), first);
+    }
+    // A statement may take 5 s otherwise.
+    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+    proxy.heal();
+    eventually("the store", || client.describe(SESSION).is_ok());
+    assert_eq!(scene.requests(), 1);
 }
 
 #[test]

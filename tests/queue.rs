@@ -95,17 +95,19 @@ fn errors_are_those_of_the_function() {
         (json!({"call": "session_save", "session": "s", "token": {}}), "INVALID_ARGUMENT", "refresh_token"),
         (json!({"call": "session_list", "limit": 0}), "INVALID_ARGUMENT", "limit"),
         (json!({"call": "session_introspect", "session": "s"}), "INVALID_ARGUMENT", "introspection_endpoint"),
-        (json!({"call": "sign_in_start", "request": {}}), "INVALID_ARGUMENT", "evergrant_sign_in_start"),
+        (json!({"call": "sign_in_start", "request": {}}), "INVALID_ARGUMENT", "redirect_uri"),
         (
             json!({"call": "sign_in_finish", "session": "s", "sign_in": {}, "redirect_url": "https://x"}),
             "INVALID_ARGUMENT",
-            "evergrant_sign_in_finish",
+            "sign_in_json",
         ),
+        (json!({"call": "sign_in_finish", "session": "s", "sign_in": {}}), "INVALID_ARGUMENT", "redirect_url"),
         (
-            json!({"call": "sign_in_with_password", "session": "s", "request": {}}),
+            json!({"call": "sign_in_with_browser", "session": "s", "request": {"redirect_uri": "https://x"}}),
             "INVALID_ARGUMENT",
-            "evergrant_sign_in_with_password",
+            "redirect_uri",
         ),
+        (json!({"call": "sign_in_with_password", "session": "s", "request": {}}), "INVALID_ARGUMENT", "site_url"),
     ] {
         let answer = ask(&queue, &client, call.clone());
         assert_eq!(answer["status"], status, "{call}: {answer}");

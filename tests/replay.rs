@@ -163,3 +163,24 @@ fn messages_name_the_cause_and_what_to_do() {
         scene.server.clear_faults();
     }
 }
+
+#[test]
+fn where_the_latest_answer_wins_a_replay_waits_for_what_a_dead_owner_may_have_sent() {
+    for (newest_wins, least_ms) in [(true, 2000), (false, 0)] {
+        let scene = Scene::new(grace(GraceKind::SamePair));
+        let more = json!({"newest_wins": newest_wins, "max_wait_ms": 60_000});
+        let client = scene.signed_in(more.clone());
+        scene.server.fault(Fault::from(FaultKind::Delay).before(60_000));
+        let mut dying = scene.party(more);
+        dying.begin(json!({"do": "token", "session": SESSION}));
+        eventually("the request", || scene.requests() == 1);
+        dying.kill();
+        let since_ms = now_ms();
+        assert_eq!(token(client.token(SESSION, None))["generation"], 2);
+        let requests = scene.server.token_requests();
+        assert_eq!(requests.len(), 2);
+        assert!(requests[1].at_ms >= since_ms + least_ms, "{} ms", requests[1].at_ms - since_ms);
+        // Long before its deadline.
+        assert!(requests[1].at_ms < since_ms + 30_000, "{} ms", requests[1].at_ms - since_ms);
+    }
+}

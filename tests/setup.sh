@@ -18,6 +18,8 @@ need strace strace
 need openssl openssl
 need ip iproute2
 need socat socat
+need tinyproxy tinyproxy
+need microsocks microsocks
 need setpriv util-linux
 need pgbouncer pgbouncer
 need redis-server redis-server

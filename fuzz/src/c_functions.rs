@@ -146,6 +146,13 @@ unsafe extern "C" {
         token: Out<c_char>,
         error: Out<evergrant_error>,
     ) -> i32;
+    fn evergrant_sign_in_with_browser(
+        client: *const evergrant_client,
+        session: *const c_char,
+        request: *const c_char,
+        token: Out<c_char>,
+        error: Out<evergrant_error>,
+    ) -> i32;
     fn evergrant_sign_in_with_password(
         client: *const evergrant_client,
         session: *const c_char,
@@ -171,7 +178,7 @@ unsafe extern "C" {
 }
 
 /// How many there are for the first byte.
-pub const CHOICES: u8 = 25;
+pub const CHOICES: u8 = 26;
 
 const TOKEN: &CStr =
     c"{\"refresh_token\": \"canary-refresh-token\", \"access_token\": \"access-token\", \"expires_in\": 600}";
@@ -302,6 +309,7 @@ unsafe fn call(function: u8, number: u32, canary: bool, client: &Client, argumen
                 evergrant_session_describe(handle, a.string(), out, error)
             }
             23 => evergrant_session_move(handle, a.string(), a.string(), error),
+            25 => evergrant_sign_in_with_browser(handle, a.string(), a.string(), out, error),
             _ => {
                 let mut queue = null_mut();
                 assert_eq!(evergrant_queue_open(&mut queue, null_mut(), null_mut()), 0);

@@ -62,8 +62,8 @@ pub unsafe extern "C" fn evergrant_client_stats(
 ///     {"events": [{"n": 7, "at_s", "kind", "session", "outcome", "reason", "duration_ms"}], "next": 7, "dropped": 0}
 ///
 /// `kind` is `renewed`, `adopted`, `renewal_failed`, `ended`, `saved`, `signed_out`, `commit_pending`,
-/// `signature_mismatch`, `store_warning`, `forgotten`, `revocation_failed`, `introspection_failed`, or one that a later
-/// version adds. Only the latest events are kept; `dropped` says how many were missed.
+/// `signature_mismatch`, `store_warning`, `forgotten`, `revocation_failed`, `moved`, `introspection_failed`, or one that a
+/// later version adds. Only the latest events are kept; `dropped` says how many were missed.
 ///
 /// @param after        0 at first, then `next` of the previous answer.
 /// @param max_wait_ms  How long to wait for the first event, in milliseconds; 0 only looks.

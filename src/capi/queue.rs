@@ -53,7 +53,7 @@ pub unsafe extern "C" fn evergrant_queue_open(
 /// `token_json` and so on. A null member counts as absent; without `max_wait_ms`, client_close waits for `exit_wait_ms`
 /// of the configuration. There are session_save, session_token, session_access_token, session_renew, session_describe,
 /// session_list, session_introspect, session_sign_out, session_forget, client_stats, client_events, client_close,
-/// sign_in_start, sign_in_finish, sign_in_with_password and, without a client, refresh.
+/// sign_in_start, sign_in_finish, sign_in_with_browser, sign_in_with_password and, without a client, refresh.
 ///
 /// @param client     NULL for `refresh` only. It may be closed and freed while the call is under way.
 /// @param tag        Comes back with the result. Keep it below 2^53 if a JSON parser reads numbers as double.

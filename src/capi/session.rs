@@ -196,9 +196,9 @@ pub unsafe extern "C" fn evergrant_session_allows(
     })
 }
 
-/// What the store knows of a session, without secrets: `state` (`active`, `in_doubt`, `ended`, `signed_out`),
-/// `reason`, `version`, `generation`, `expires_at_s`, `expiry`, `renewed_at_s`, `attempt`, `retry_after_ms`, and
-/// `history`, the latest 16 renewals.
+/// What the store knows of a session, without secrets: `state` (`active`, `in_doubt`, `ended`, `signed_out`,
+/// `moving`, `moved`), `reason`, `version`, `generation`, `expires_at_s`, `expiry`, `renewed_at_s`, `attempt`,
+/// `retry_after_ms`, and `history`, the latest 16 renewals.
 ///
 /// @param session   The session's name.
 /// @param json_out  A JSON object. Owned: free with evergrant_string_free().

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::error::Result;
 use crate::oauth::endpoints::{self, Endpoints};
+use crate::oauth::profiles::{self, Profile};
 use crate::oauth::proxy::Proxy;
 use crate::oauth::{assertion, salesforce};
 use crate::secret::Secret;
@@ -29,7 +30,7 @@ const RESERVED_AT_REFRESH: &[&str] = &[
     "client_assertion_type",
     "scope",
 ];
-const RESERVED_AT_AUTHORIZE: &[&str] = &[
+pub(crate) const RESERVED_AT_AUTHORIZE: &[&str] = &[
     "response_type",
     "client_id",
     "client_secret",
@@ -149,6 +150,9 @@ fn registration(settings: &Settings) -> Result<Registration> {
         return Err(wrong("issuer", "site_url is given as well: keep one"));
     }
     let endpoints = endpoints(settings, site_url.as_deref(), issuer.is_some())?;
+    // What is discovered is the issuer's own.
+    let server = issuer.as_deref().filter(|_| endpoints.token.is_empty()).unwrap_or(&endpoints.token);
+    let profile = profiles::of(&endpoints::host(&endpoints::canonical(server)));
     let client_id = settings.text("client_id").ok_or_else(|| wrong("client_id", "it is missing"))?;
     if client_id.trim() != client_id {
         return Err(wrong("client_id", "it begins or ends with a space"));
@@ -175,7 +179,8 @@ fn registration(settings: &Settings) -> Result<Registration> {
         authorize_parameters: parameters(settings, "authorize_parameters", RESERVED_AT_AUTHORIZE)?,
         parameters_in,
         connect_timeout: Duration::from_millis(settings.number("connect_timeout_ms").unwrap_or(10_000)),
-        exchange_timeout: exchange_timeout(settings),
+        exchange_timeout: exchange_timeout(settings, &profile),
+        newest_wins: settings.flag("newest_wins", profile.newest_wins),
         user_agent: user_agent(settings)?,
         transport,
         fingerprint: String::new(),
@@ -346,11 +351,11 @@ fn origins(settings: &Settings) -> Result<Vec<String>> {
 }
 
 /// Three exchanges must fit into the server's window, so that a lost reply can be asked for again within it.
-fn exchange_timeout(settings: &Settings) -> Duration {
+fn exchange_timeout(settings: &Settings, profile: &Profile) -> Duration {
     let timeout = Duration::from_millis(settings.number("exchange_timeout_ms").unwrap_or(60_000));
-    match settings.number("reuse_window_s") {
-        None | Some(0) => timeout,
-        Some(window) => timeout.min(Duration::from_secs(window) / 3),
+    match settings.number("reuse_window_s").unwrap_or(profile.reuse_window_s) {
+        0 => timeout,
+        window => timeout.min(Duration::from_secs(window) / 3),
     }
 }
 

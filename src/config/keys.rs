@@ -89,6 +89,7 @@ pub const KEYS: &[Key] = &[
     key("renews", Kind::Flag),
     key("lost_reply", Kind::Choice(&["replay", "sign_in"])),
     number("reuse_window_s", 0, YEAR_S),
+    key("newest_wins", Kind::Flag),
     number("connect_timeout_ms", 1, HOUR_MS),
     number("exchange_timeout_ms", 1, HOUR_MS),
     number("max_wait_ms", 0, HOUR_MS),
@@ -241,7 +242,7 @@ fn text(key: &str, json: &str) -> Result<Secret> {
 }
 
 /// What every text and secret must be, wherever it comes from.
-pub(super) fn check_text(text: &str) -> std::result::Result<(), &'static str> {
+pub(crate) fn check_text(text: &str) -> std::result::Result<(), &'static str> {
     if text.trim().is_empty() {
         Err("it is empty")
     } else if text.chars().any(char::is_control) {

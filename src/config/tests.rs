@@ -95,6 +95,20 @@ fn the_reuse_window_limits_the_exchange() {
 }
 
 #[test]
+fn what_is_known_of_a_server_holds_unless_the_configuration_says_otherwise() {
+    let of = |host: &str, members: &str| {
+        let base = format!(r#""token_endpoint":"https://{host}/token","client_id":"id","store":"memory:""#);
+        let registration = config(&format!("{{{base}{members}}}")).registration;
+        (registration.exchange_timeout.as_millis(), registration.newest_wins)
+    };
+    assert_eq!(of("Api.WorkOS.com:443", ""), (10_000, false));
+    assert_eq!(of("api.workos.com", r#","reuse_window_s":0"#), (60_000, false));
+    assert_eq!(of("api.asgardeo.io", ""), (60_000, true));
+    assert_eq!(of("api.asgardeo.io", r#","newest_wins":false"#), (60_000, false));
+    assert_eq!(of("example.com", r#","newest_wins":true"#), (60_000, true));
+}
+
+#[test]
 fn every_error_names_its_key_and_shows_no_value() {
     for (members, key, word) in [
         (r#""client_secert":"canary""#, "client_secert", "did you mean \\\"client_secret\\\"?"),

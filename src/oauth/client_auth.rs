@@ -83,6 +83,11 @@ fn basic(client_id: &str, secret: &Secret, encoding: BasicEncoding) -> Secret {
             format!("{}:{}", encode(client_id), encode(secret.expose()))
         }
     });
+    basic_header(&pair)
+}
+
+/// RFC 7617 §2, of `name:password` as it is.
+pub fn basic_header(pair: &Secret) -> Secret {
     let mut header = String::with_capacity(6 + pair.expose().len().div_ceil(3) * 4);
     header.push_str("Basic ");
     BASE64_STANDARD.encode_string(pair.expose(), &mut header);

@@ -167,8 +167,11 @@ impl Tls {
         let asked = tls::was_asked();
         let late = asked && conn.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let done = done.and_then(|()| if late { verdict(&mut conn, &mut sock, details.timeout) } else { Ok(()) });
-        done.map_err(|error| match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(inner) => io::Error::other(words(inner, asked)),
+        done.map_err(|error| match error.get_ref() {
+            Some(inner) if inner.is::<Error>() => error,
+            Some(inner) => inner.downcast_ref().map(|inner| io::Error::other(words(inner, asked))).unwrap_or(error),
+            // It may be gone before its alert is read.
+            None if asked => io::Error::new(error.kind(), format!("{error}; {SHOW_CERTIFICATE}")),
             None => error,
         })?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
@@ -200,31 +203,30 @@ fn verdict(conn: &mut ClientConnection, sock: &mut TransportAdapter, timeout: Ne
     let after = VERDICT.min(*timeout.after).into();
     sock.set_timeout(NextTimeout { after, ..timeout });
     match conn.read_tls(sock).map_err(Error::from) {
-        Ok(0) => Err(io::Error::other(words(&rustls::Error::HandshakeNotComplete, true))),
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(_) => conn.process_new_packets().map(|_| ()).map_err(io::Error::other),
         Err(Error::Timeout(_)) => Ok(()),
         Err(error) => Err(error.into_io()),
     }
 }
 
+const SHOW_CERTIFICATE: &str = "it asks for a client certificate: look at client_certificate_file and client_key_file";
+
 /// What happened, and what to do about it. `asked`: the server has asked for the client's certificate.
 fn words(error: &rustls::Error, asked: bool) -> String {
     use rustls::AlertDescription::ProtocolVersion;
-    use rustls::CertificateError::UnknownIssuer;
-    use rustls::Error::{AlertReceived, General, HandshakeNotComplete, InvalidCertificate, PeerIncompatible};
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+    use rustls::Error::{AlertReceived, General, InvalidCertificate, PeerIncompatible};
     let advice = match error {
         AlertReceived(ProtocolVersion) | PeerIncompatible(_) => "does it speak TLS 1.2 or later?",
-        AlertReceived(_) | HandshakeNotComplete if asked => {
-            "it asks for a client certificate: look at client_certificate_file and client_key_file"
+        AlertReceived(_) if asked => SHOW_CERTIFICATE,
+        InvalidCertificate(UnknownIssuer | BadSignature) => {
+            "if an authority of your own has signed for it, set ca_file"
         }
-        InvalidCertificate(UnknownIssuer) => "if an authority of your own has signed for it, set ca_file",
         General(_) => "install the system's root certificates, or set ca_file",
         _ => return error.to_string(),
     };
-    match error {
-        HandshakeNotComplete => format!("the server closed the connection; {advice}"),
-        error => format!("{error}; {advice}"),
-    }
+    format!("{error}; {advice}")
 }
 
 /// A connection inside TLS.

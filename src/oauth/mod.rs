@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod endpoints;
 pub mod http;
 pub mod introspect;
+pub mod profiles;
 pub mod proxy;
 pub mod refresh;
 pub mod revoke;

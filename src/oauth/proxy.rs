@@ -11,6 +11,7 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::transport::{ConnectionDetails, Connector, SocksConnector, Transport, TransportAdapter};
 use ureq::{Agent, Error, ProxyProtocol};
+use zeroize::Zeroize;
 
 use super::connect::{Dial, System, Tls, explain, remaining};
 use crate::secret::{Secret, SecretBytes};
@@ -97,14 +98,16 @@ impl Proxy {
     }
 
     /// As ureq wants it for SOCKS. The proxy resolves the server's name: it may know names that this machine does not.
-    fn socks(&self) -> Result<Config, Error> {
+    fn socks(&self, like: &Config) -> Result<Config, Error> {
         let host = self.uri.host().unwrap_or_default();
         let port = self.uri.port_u16().unwrap_or_default();
         let mut proxy = ureq::Proxy::builder(ProxyProtocol::Socks5h).host(host).port(port);
         if let Some((user, password)) = &self.user {
             proxy = proxy.username(user.expose()).password(password.expose());
         }
-        Ok(Agent::config_builder().proxy(Some(proxy.build()?)).no_delay(true).build())
+        let config = Agent::config_builder().proxy(Some(proxy.build()?)).no_delay(like.no_delay());
+        let config = config.input_buffer_size(like.input_buffer_size()).output_buffer_size(like.output_buffer_size());
+        Ok(config.build())
     }
 
     fn connect_request(&self, target: &Uri) -> Secret {
@@ -153,7 +156,7 @@ impl Tunnel {
     }
 
     fn through_socks(&self, details: &ConnectionDetails) -> Result<Box<dyn Transport>, Error> {
-        let config = self.proxy.socks()?;
+        let config = self.proxy.socks(details.config)?;
         let details =
             ConnectionDetails { config: &config, resolver: &System, ..remaining(details, details.resolver.empty())? };
         let connected = SocksConnector::default().connect(&details, None::<()>).map_err(trouble)?;
@@ -169,12 +172,13 @@ impl Tunnel {
         stream.set_timeout(left);
         let request = self.proxy.connect_request(details.uri);
         let answer = stream.write_all(request.expose().as_bytes()).and_then(|()| read_head(&mut stream));
-        // There was a password in it.
-        stream.get_mut().buffers().output().fill(0);
         match answer.map_err(|error| trouble(error.into()))? {
             200..=299 => Ok(stream.into_inner().boxed()),
-            407 if self.proxy.user.is_some() => Err(refusal("refuses the user and the password in it", 407)),
-            407 => Err(refusal("wants a user and a password: http://USER:PASSWORD@host:port", 407)),
+            // Some say 401.
+            status @ (401 | 407) => Err(match self.proxy.user {
+                Some(_) => refusal("refuses the user and the password in it", status),
+                None => refusal("wants a user and a password: http://USER:PASSWORD@host:port", status),
+            }),
             status => Err(refusal("does not connect to the server", status)),
         }
     }
@@ -187,10 +191,13 @@ impl Connector<()> for Tunnel {
         if !details.needs_tls() {
             return Ok(self.dial.connect(details, None)?.map(Transport::boxed));
         }
-        match self.proxy.kind {
-            Kind::Http | Kind::Https => self.through_http(details).map(Some),
-            Kind::Socks => self.through_socks(details).map(Some),
-        }
+        let mut transport = match self.proxy.kind {
+            Kind::Http | Kind::Https => self.through_http(details)?,
+            Kind::Socks => self.through_socks(details)?,
+        };
+        // The proxy's password was in it.
+        transport.buffers().output().zeroize();
+        Ok(Some(transport))
     }
 }
 

@@ -36,7 +36,11 @@ pub fn refresh(
         Err(failure) => return Outcome::NotSent(failure),
     };
     match http.send(&request(registration, refresh_token, &authentication), deadline, gate) {
-        Ok(response) => Reading { registration, refresh_token, response }.outcome(),
+        Ok(response) => {
+            let endpoint = &registration.token_endpoint;
+            let presented = Presented::RefreshToken;
+            Reading { registration, endpoint, token: refresh_token, presented, response }.outcome()
+        }
         Err(Failed::NotSent(failure)) => Outcome::NotSent(failure),
         Err(Failed::Unknown(failure)) => Outcome::Unknown(failure),
     }
@@ -68,15 +72,27 @@ fn request<'a>(
     }
 }
 
-/// An answer being understood.
-struct Reading<'a> {
-    registration: &'a Registration,
-    refresh_token: &'a Secret,
-    response: Response,
+/// The grant that a request for tokens is made with.
+#[derive(Clone, Copy)]
+pub(super) enum Presented<'a> {
+    /// RFC 6749 §6.
+    RefreshToken,
+    /// RFC 6749 §4.1.3, RFC 7636 §4.5.
+    Code { verifier: &'a Secret },
+}
+
+/// A token endpoint's answer being understood.
+pub(super) struct Reading<'a> {
+    pub registration: &'a Registration,
+    pub endpoint: &'a str,
+    /// The refresh token or the code.
+    pub token: &'a Secret,
+    pub presented: Presented<'a>,
+    pub response: Response,
 }
 
 impl Reading<'_> {
-    fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> Outcome {
         if matches!(self.response.status, 200..=299) {
             return self.success();
         }
@@ -121,20 +137,27 @@ impl Reading<'_> {
     fn refusal(&self, error: &ServerError) -> Outcome {
         let code = error.error.to_ascii_lowercase();
         let description = error.description.as_deref().unwrap_or_default();
-        let verdict = salesforce::verdict(&code, description, true).or(match code.as_str() {
-            // The latter two are GitHub's and Slack's words for it.
-            "invalid_grant" | "bad_refresh_token" | "invalid_refresh_token" => Some(Verdict::Dead(death(description))),
+        let at_refresh = matches!(self.presented, Presented::RefreshToken);
+        let what = if at_refresh { "refresh token" } else { "code" };
+        let verdict = salesforce::verdict(&code, description, at_refresh).or(match code.as_str() {
+            // The latter two are GitHub's and Slack's words for it; so are those below.
+            "invalid_grant" | "bad_refresh_token" | "invalid_refresh_token" if at_refresh => {
+                Some(Verdict::Dead(death(description)))
+            }
+            "invalid_grant" | "bad_verification_code" | "invalid_code" if !at_refresh => {
+                Some(Verdict::Dead("code_refused"))
+            }
             "server_error" | "temporarily_unavailable" => None,
             _ => Some(Verdict::Refused),
         });
         match verdict {
             Some(Verdict::Dead(reason)) => {
-                let message =
-                    format!("{} no longer accepts the refresh token: {}", self.host(), self.said(Some(error)));
+                let no_longer = if at_refresh { "no longer accepts" } else { "does not accept" };
+                let message = format!("{} {no_longer} the {what}: {}", self.host(), self.said(Some(error)));
                 Outcome::InvalidGrant(self.failure(Some(error), (reason, Binds::All), message))
             }
             Some(Verdict::Busy) => Outcome::Busy(
-                self.unavailable(Some(error), "another request with the same refresh token is under way there"),
+                self.unavailable(Some(error), &format!("another request with the same {what} is under way there")),
             ),
             Some(Verdict::Throttled) => {
                 let mut failure = self.unavailable(Some(error), "too many logins: wait, and share access tokens");
@@ -179,6 +202,7 @@ impl Reading<'_> {
             }
             ("unsupported_grant_type", _) => "check that site_url or token_endpoint is the right URL".into(),
             ("invalid_scope", _) => "check scope".into(),
+            ("redirect_uri_mismatch", _) => "register redirect_uri with the client there".into(),
             _ => "check the configuration and the client's registration there".into(),
         }
     }
@@ -218,11 +242,15 @@ impl Reading<'_> {
     }
 
     fn scrub(&self) -> Scrub {
-        Scrub::new(self.registration, self.refresh_token)
+        let scrub = Scrub::new(self.registration, self.token);
+        match self.presented {
+            Presented::RefreshToken => scrub,
+            Presented::Code { verifier } => scrub.and(verifier),
+        }
     }
 
     fn host(&self) -> String {
-        endpoints::host(&self.registration.token_endpoint)
+        endpoints::host(self.endpoint)
     }
 
     fn binds_configuration(&self) -> Binds {

@@ -18,6 +18,24 @@ pub fn endpoints(site_url: &str) -> Endpoints {
     }
 }
 
+/// Domains whose token endpoints are Salesforce's own, whoever the site belongs to.
+const DOMAINS: &[&str] = &["salesforce.com", "my.site.com", "force.com", "salesforce-sites.com"];
+
+/// The site at which a code is exchanged: the `sfdc_community_url` (or `sfdc_site_url`) of the answer that brought it.
+///
+/// That answer has come through the user's browser, and the client's secret goes where it says. So: https, and of the
+/// same origin as the configured `site_url`, or both of Salesforce's own domains.
+pub fn site_for_code(site_url: &str, named: &str) -> Option<String> {
+    let named = super::endpoints::check_site(named).ok()?;
+    let origin = |url: &str| super::endpoints::origin(url).ok().flatten();
+    let (ours, theirs) = (origin(site_url)?, origin(&named)?);
+    let is_salesforce = |origin: &str| {
+        let host = origin.strip_prefix("https://").unwrap_or_default();
+        DOMAINS.iter().any(|domain| host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
+    };
+    (ours == theirs || (is_salesforce(&ours) && is_salesforce(&theirs))).then_some(named)
+}
+
 /// What a token endpoint's error means for the refresh token that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -114,6 +132,33 @@ mod tests {
         let endpoints = endpoints("https://my.site.com/customers");
         assert_eq!(endpoints.token, "https://my.site.com/customers/services/oauth2/token");
         assert_eq!(endpoints.revocation.as_deref(), Some("https://my.site.com/customers/services/oauth2/revoke"));
+    }
+
+    #[test]
+    fn a_code_is_exchanged_at_a_site_that_may_have_the_secret() {
+        let ours = "https://acme.my.site.com/customers";
+        for (site_url, named, expected) in [
+            (ours, "https://ACME.my.site.com/customersvforcesite/", true),
+            (ours, "https://acme.my.site.com:443", true),
+            (ours, "https://acme.my.salesforce.com", true),
+            ("https://login.salesforce.com", ours, true),
+            ("https://portal.example.com/a", "https://portal.example.com/b", true),
+            ("http://127.0.0.1:8080/a", "http://127.0.0.1:8080/b", true),
+            (ours, "http://acme.my.site.com/customers", false),
+            (ours, "https://acme.my.site.com:8443/customers", false),
+            (ours, "https://portal.example.com", false),
+            (ours, "https://evilmy.site.com", false),
+            (ours, "https://my.site.com.evil.example", false),
+            (ours, "https://x@evil.example/.my.site.com", false),
+            (ours, "https://acme.my.site.com/?x=.my.site.com", false),
+            ("https://portal.example.com", ours, false),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8081", false),
+            (ours, "", false),
+        ] {
+            assert_eq!(site_for_code(site_url, named).is_some(), expected, "{site_url} {named}");
+        }
+        let kept = site_for_code(ours, "https://acme.my.site.com/b/").unwrap();
+        assert_eq!(kept, "https://acme.my.site.com/b");
     }
 
     #[test]

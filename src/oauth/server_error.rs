@@ -57,6 +57,11 @@ pub(super) struct Scrub {
     secrets: Vec<Secret>,
 }
 
+/// A secret as it is, and as it stands in a form.
+fn as_sent(secret: &Secret) -> [Secret; 2] {
+    [secret.clone(), Secret::new(utf8_percent_encode(secret.expose(), FORM).to_string())]
+}
+
 /// This many characters in common with a secret are taken out.
 const TELLING: usize = 10;
 const REDACTED: &str = "[redacted]";
@@ -68,10 +73,15 @@ impl Scrub {
         let sent = parameters.chain([token]).chain(client_auth::secret(registration));
         let mut secrets: Vec<Secret> = client_auth::authorization(registration).into_iter().collect();
         for secret in sent.filter(|secret| secret.expose().len() >= 4) {
-            let encoded = Secret::new(utf8_percent_encode(secret.expose(), FORM).to_string());
-            secrets.extend([secret.clone(), encoded]);
+            secrets.extend(as_sent(secret));
         }
         Self { secrets }
+    }
+
+    /// Takes this out, too.
+    pub fn and(mut self, secret: &Secret) -> Self {
+        self.secrets.extend(as_sent(secret).into_iter().filter(|secret| secret.expose().len() >= 4));
+        self
     }
 
     /// At most `most` characters of `text`.

@@ -153,6 +153,12 @@ pub fn register_exit(object: Weak<dyn AtExit>) {
     exits.push(object);
 }
 
+/// Runs `work` on a thread of its own; if none can be started, not at all.
+pub fn start_thread(work: impl FnOnce() + Send + 'static) {
+    let builder = std::thread::Builder::new().name("evergrant".into()).stack_size(128 * 1024);
+    let _ = os::with_signals_blocked(|| builder.spawn(work));
+}
+
 /// A lock whose data stays consistent at every panic.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

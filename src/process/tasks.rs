@@ -140,6 +140,56 @@ impl Wake for Task {
     }
 }
 
+/// A value that another thread will bring, and the wait for it.
+pub fn promise<T>() -> (Promise<T>, Promised<T>) {
+    let shared = Arc::new(Mutex::new(Delivery { value: None, broken: false, waiters: Wakers::default() }));
+    (Promise(Arc::clone(&shared)), Promised(shared))
+}
+
+/// Whoever has it brings the value.
+pub struct Promise<T>(Arc<Mutex<Delivery<T>>>);
+
+/// Whoever has it waits.
+pub struct Promised<T>(Arc<Mutex<Delivery<T>>>);
+
+struct Delivery<T> {
+    value: Option<T>,
+    broken: bool,
+    waiters: Wakers,
+}
+
+impl<T> Promise<T> {
+    /// Brings it.
+    pub fn keep(self, value: T) {
+        lock(&self.0).value = Some(value);
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        let mut delivery = lock(&self.0);
+        delivery.broken = true;
+        let waiters = delivery.waiters.take();
+        drop(delivery);
+        waiters.wake();
+    }
+}
+
+impl<T> Promised<T> {
+    /// The value if it has come; `Err`: nobody brings it any more.
+    pub fn poll(&self, context: &Context<'_>) -> Poll<Result<T, ()>> {
+        let mut delivery = lock(&self.0);
+        match delivery.value.take() {
+            Some(value) => Poll::Ready(Ok(value)),
+            None if delivery.broken => Poll::Ready(Err(())),
+            None => {
+                delivery.waiters.add(context);
+                Poll::Pending
+            }
+        }
+    }
+}
+
 /// Who is to be woken when something happens.
 #[derive(Default)]
 pub struct Wakers(Vec<Waker>);

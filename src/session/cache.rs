@@ -134,6 +134,8 @@ struct SlotState {
     seen: Option<Arc<Record>>,
     /// The version that memory took over last, and when on the boot-time clock.
     latest: Option<(i64, i64)>,
+    /// An attempt whose owner is dead, and when that was seen.
+    dead: Option<(Id, Instant)>,
     /// When somebody last tried to revoke what is left of a sign-out.
     swept: Option<Instant>,
     /// When the server is ready for that, if it has said so.
@@ -343,7 +345,9 @@ impl Slot {
             if older {
                 return false;
             }
-            if record.version == held.record.version && !held.uncommitted {
+            // One that has gone back comes to the same version again, with another token.
+            let same = |record: &Record| (record.version, record.generation, record.made_by);
+            if same(record) == same(&held.record) && !held.uncommitted {
                 held.loaded_boot_ms.store(read.boot_ms, Ordering::Relaxed);
                 return false;
             }
@@ -399,6 +403,14 @@ impl Slot {
     /// The record of the highest generation that this process has committed or adopted.
     pub fn seen(&self) -> Option<Arc<Record>> {
         lock(&self.state).seen.clone()
+    }
+
+    /// For how long the owner of this attempt has been known to be dead.
+    pub fn known_dead_for(&self, attempt: Id) -> Duration {
+        let mut state = lock(&self.state);
+        let now = Instant::now();
+        let known = state.dead.filter(|(dead, _)| *dead == attempt);
+        now - state.dead.insert(known.unwrap_or((attempt, now))).1
     }
 
     /// Whether it is time to sweep, at most once in this long.

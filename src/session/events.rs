@@ -100,8 +100,7 @@ pub struct Event {
     pub n: u64,
     /// Unix time.
     pub at_s: i64,
-    /// `renewed`, `adopted`, `renewal_failed`, `ended`, `saved`, `signed_out`, `commit_pending`, `signature_mismatch`,
-    /// `store_warning`.
+    /// One of those that `evergrant_client_events()` names.
     pub kind: &'static str,
     /// The session.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -18,7 +18,7 @@ use crate::secret::Secret;
 use crate::store::{Life as OwnerLife, Now};
 use crate::token::{Answer, Life};
 
-pub use writes::{Fresh, expires, forget, revoked, save, sign_out};
+pub use writes::{Fresh, expires, forget, revoked, save, sign_in, sign_out};
 
 /// On a local store, an attempt of an owner that is alive is taken over this long after its deadline.
 pub const HANG_LIMIT_MS: i64 = 10 * 60 * 1000;

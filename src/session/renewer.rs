@@ -16,6 +16,7 @@ mod introspect;
 mod job;
 mod moves;
 mod revoke;
+mod sign_in;
 mod words;
 
 pub use moves::Destination;
@@ -34,7 +35,7 @@ use super::cache::{Held, Reading, Slot, Vault};
 use super::events::{Event, Events, Stats, count};
 use super::protocol::{self, Decision, Moment, Party, Policy, Situation, Want};
 use super::recent;
-use super::record::{Id, Key, Record, State};
+use super::record::{Attempt, Id, Key, Record, State};
 use crate::clock;
 use crate::config::{Config, Transport};
 use crate::error::{Error, Result, Status};
@@ -49,6 +50,8 @@ use crate::token::{Age, Answer, Expiry, Life, Members};
 
 /// How often one process tries to revoke what is left of a sign-out.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How long a request may be on its way after its sender's death.
+const LATEST_WINS: Duration = Duration::from_secs(2);
 
 /// One client in one process.
 pub struct Renewer {
@@ -210,14 +213,8 @@ impl Renewer {
     /// Keeps a token that the application brings.
     pub fn save(&self, slot: &Slot, answer: &Answer) -> Result<()> {
         let life = self.life(answer, answer.issued_at_ms().unwrap_or(i64::MAX).min(clock::wall_ms()));
-        let saved = self.write(slot, "saved", |record, moment| {
-            let fresh = protocol::Fresh {
-                version: (random_id()?.0 >> 66) as i64,
-                grant: random_id()?,
-                fingerprint_key: Secret::new(random_id()?.to_string()),
-            };
-            Ok(protocol::save(record, answer, fresh, life, moment))
-        })?;
+        let saved =
+            self.write(slot, "saved", |record, moment| Ok(protocol::save(record, answer, fresh()?, life, moment)))?;
         // One that was there already, and whose end a crash has left unknown, counts as well.
         let endless = |record: &Record| record.life.is_some_and(|life| life.until_ms.is_none());
         if let Some(record) = saved.filter(|record| record.generation == 1 || endless(record)) {
@@ -265,6 +262,16 @@ impl Renewer {
         change: impl Fn(Option<&Record>, &Moment) -> Result<Option<Record>>,
     ) -> Result<Option<Arc<Record>>> {
         self.check_open(&slot.key.session)?;
+        self.rewrite(slot, Event::new(kind, &slot.key.session), change)
+    }
+
+    /// The same, also while the client is being closed. `event` tells of it.
+    fn rewrite(
+        &self,
+        slot: &Slot,
+        event: Event,
+        change: impl Fn(Option<&Record>, &Moment) -> Result<Option<Record>>,
+    ) -> Result<Option<Arc<Record>>> {
         loop {
             let (found, now) = self.load(slot)?;
             let party = self.party_name();
@@ -274,7 +281,7 @@ impl Renewer {
             if self.vault.store.compare_and_swap(&slot.key, expected, &next)? {
                 let next = Arc::new(next);
                 slot.publish(Some(&next), Reading::now());
-                self.events.push(Event::new(kind, &slot.key.session));
+                self.events.push(event);
                 if next.state != State::Active {
                     self.remember(slot, &next);
                 }
@@ -285,10 +292,18 @@ impl Renewer {
 
     /// The record as the store has it now, and the store's clock.
     pub fn load(&self, slot: &Slot) -> Result<(Option<Arc<Record>>, Now)> {
+        self.load_as(slot, || self.vault.store.load(&slot.key))
+    }
+
+    fn load_as(
+        &self,
+        slot: &Slot,
+        load: impl Fn() -> Result<(Option<Record>, Now)>,
+    ) -> Result<(Option<Arc<Record>>, Now)> {
         let read = Reading::now();
         count(&self.stats.store_reads);
         let (record, now) = loop {
-            let (mut record, now) = self.vault.store.load(&slot.key).map_err(|error| error.about(&slot.key.session))?;
+            let (mut record, now) = load().map_err(|error| error.about(&slot.key.session))?;
             let seen = slot.seen();
             let goes_on = |record: &mut Record| {
                 seen.as_ref().is_some_and(|seen| seen.grant == record.grant && seen.generation <= record.generation)
@@ -350,11 +365,18 @@ impl Renewer {
             now,
             wall_ms: held.as_ref().filter(same).map_or(read.wall_ms, |held| held.wall_ms(read)),
             party: &party,
-            owner: attempt.map_or(OwnerLife::Unknown, |attempt| self.vault.store.life_of(&attempt.owner)),
+            owner: attempt.map_or(OwnerLife::Unknown, |attempt| self.life_of(slot, attempt)),
             runs_here: attempt.is_some_and(|attempt| self.vault.runs(attempt.id)),
             seen: seen.as_deref(),
         };
         protocol::decide(&situation, want)
+    }
+
+    /// Where the latest answer wins, a dead owner's request may still be on its way: it is not known dead at once.
+    fn life_of(&self, slot: &Slot, attempt: &Attempt) -> OwnerLife {
+        let life = self.vault.store.life_of(&attempt.owner);
+        let waits = life == OwnerLife::Dead && self.config.registration.newest_wins;
+        if waits && slot.known_dead_for(attempt.id) < LATEST_WINS { OwnerLife::Unknown } else { life }
     }
 
     /// The `instance_url` of the current token, if it has one.
@@ -472,6 +494,14 @@ fn check_here(session: &str, record: Option<&Record>, and_signed_out: bool) -> R
         return Ok(());
     }
     Err(words::away(session, arrived, record.moved.as_ref().map(|moved| &moved.place)))
+}
+
+fn fresh() -> Result<protocol::Fresh> {
+    Ok(protocol::Fresh {
+        version: (random_id()?.0 >> 66) as i64,
+        grant: random_id()?,
+        fingerprint_key: Secret::new(random_id()?.to_string()),
+    })
 }
 
 fn random_id() -> Result<Id> {

@@ -1,6 +1,7 @@
 //! Where records are kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Server;
 use crate::error::Result;
@@ -50,21 +51,17 @@ fn new_owner() -> Result<Owner> {
 
 /// Opens a store that several machines share. Connects nothing. `read_only`: for clients that never renew.
 pub fn open_shared(server: Server, url: &Secret, keys: Keys, read_only: bool) -> Result<Arc<dyn Store>> {
-    let store = match server {
+    match server {
         #[cfg(feature = "postgres")]
-        Server::Postgres => postgres::open(url, keys, read_only)?,
+        Server::Postgres => Ok(Arc::new(shared::Shared::new(postgres::open(url, keys, read_only)?))),
         #[cfg(feature = "redis")]
-        Server::Redis => redis::open(url, keys, read_only)?,
+        Server::Redis => Ok(Arc::new(shared::Shared::new(redis::open(url, keys, read_only)?))),
         #[cfg(not(all(feature = "postgres", feature = "redis")))]
         _ => {
             let _ = (url, keys, read_only);
-            return Err(crate::Error::invalid(format!("this library was built without {server:?} stores")));
+            Err(crate::Error::invalid(format!("this library was built without {server:?} stores")))
         }
-    };
-    #[cfg(any(feature = "postgres", feature = "redis"))]
-    return Ok(Arc::new(shared::Shared::new(store)));
-    #[cfg(not(any(feature = "postgres", feature = "redis")))]
-    Ok(store)
+    }
 }
 
 /// The clock of every shared store: Unix time of the server that answers. It is one clock for all servers: after a
@@ -116,12 +113,26 @@ pub struct Warning {
     pub message: String,
 }
 
+/// Called from any thread: it must not wait.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Somebody waits for other parties to write, until this is dropped.
+pub trait Watch: Send + Sync {
+    /// Whether the store tells of it at the moment.
+    fn hears(&self) -> bool;
+}
+
 /// A place for records with one writing operation, compare-and-swap.
 ///
 /// Every function may be called from any thread. Errors are [`crate::error::Status::Store`] and say what to do.
 pub trait Store: Send + Sync {
     /// The record under this key, and the store's clock, in one round trip.
     fn load(&self, key: &Key) -> Result<(Option<Record>, Now)>;
+
+    /// The same for one who can do without: a server that gives no answer within this time counts as away.
+    fn load_within(&self, key: &Key, _limit: Duration) -> Result<(Option<Record>, Now)> {
+        self.load(key)
+    }
 
     /// Writes `record` if the record under this key has the version `expected` (`None`: if there is none).
     /// `false`: it has not, and nothing was written. Durable when it returns `true`. After an error the outcome is
@@ -151,6 +162,12 @@ pub trait Store: Send + Sync {
     /// What has turned out so far, less the first `told`. Every client tells it in its events.
     fn warnings(&self, _told: usize) -> Vec<Warning> {
         Vec::new()
+    }
+
+    /// Has `wake` called when another party has written a record of this grant without an attempt in it, as far as the
+    /// store can tell. `None`: it never can.
+    fn watch(&self, _grant: Id, _wake: Wake) -> Option<Box<dyn Watch>> {
+        None
     }
 
     /// Whether all parties are processes of this machine: then an owner that is known alive is waited for longer.

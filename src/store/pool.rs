@@ -40,6 +40,15 @@ pub trait Connect: Send + Sync + 'static {
     fn name(&self) -> &str;
 }
 
+/// What a call does.
+#[derive(Clone, Copy)]
+pub enum Does {
+    /// Within this time; once more if a connection that was there already turns out to be broken.
+    Read(Duration),
+    /// Once.
+    Write,
+}
+
 /// Why a call failed.
 #[derive(Clone, Debug)]
 pub enum Trouble {
@@ -78,6 +87,12 @@ struct Outage {
     looking: bool,
 }
 
+impl<C: Connect> Clone for Pool<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 impl<C: Connect> Pool<C> {
     /// Connects nothing.
     pub fn new(connector: C) -> Self {
@@ -111,14 +126,17 @@ impl<C: Connect> Pool<C> {
         self.0.error(trouble, Instant::now())
     }
 
-    /// Does `work` with a connection, until the time that it is given. `repeatable`: once more if a connection that was
-    /// there already turns out to be broken.
+    /// Does `work` with a connection, until the time that it is given.
     pub fn call<T>(
         &self,
-        repeatable: bool,
+        does: Does,
         mut work: impl FnMut(&mut C::Connection, Instant) -> std::result::Result<T, Trouble>,
     ) -> Result<T> {
-        let until = Instant::now() + CALL;
+        let (limit, repeatable) = match does {
+            Does::Read(limit) => (limit, true),
+            Does::Write => (CALL, false),
+        };
+        let until = Instant::now() + limit;
         loop {
             let mut lease = self.0.lease(until)?;
             let Some(connection) = &mut lease.connection else { continue };
@@ -171,7 +189,7 @@ impl<C: Connect> Inner<C> {
                 break;
             }
             if now >= until {
-                let busy = format!("all {LARGEST} connections of this process have been busy for {} s", CALL.as_secs());
+                let busy = format!("all {LARGEST} connections of this process have been busy for too long");
                 return Err(self.error(&Trouble::Away(busy), now));
             }
             state = self.bell.wait_timeout(state, until - now).unwrap_or_else(PoisonError::into_inner).0;
@@ -355,7 +373,7 @@ mod tests {
     }
 
     fn number(pool: &Pool<Fake>) -> Result<usize> {
-        pool.call(true, |connection, _| Ok(connection.number))
+        pool.call(Does::Read(CALL), |connection, _| Ok(connection.number))
     }
 
     #[test]
@@ -366,7 +384,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
-                    let open = pool.call(true, |connection, _| {
+                    let open = pool.call(Does::Read(CALL), |connection, _| {
                         std::thread::sleep(Duration::from_millis(20));
                         Ok(connection.open.load(Relaxed))
                     });
@@ -381,8 +399,11 @@ mod tests {
     fn a_panic_costs_one_connection_and_no_place() {
         let pool = Pool::new(Fake::default());
         for _ in 0..2 * LARGEST {
-            let work =
-                || pool.call(true, |_, _| -> std::result::Result<(), _> { std::panic::resume_unwind(Box::new(())) });
+            let work = || {
+                pool.call(Does::Read(CALL), |_, _| -> std::result::Result<(), _> {
+                    std::panic::resume_unwind(Box::new(()))
+                })
+            };
             assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err());
         }
         assert_eq!(pool.connector().open.load(Relaxed), 0);
@@ -398,10 +419,10 @@ mod tests {
             number => Ok(number),
         };
         // The old one breaks, and so does the new one: that is no accident any more.
-        assert!(pool.call(true, broken).unwrap_err().retry_after_ms.is_some());
-        assert_eq!(pool.call(true, broken).unwrap(), 2);
+        assert!(pool.call(Does::Read(CALL), broken).unwrap_err().retry_after_ms.is_some());
+        assert_eq!(pool.call(Does::Read(CALL), broken).unwrap(), 2);
         let lost = |_: &mut Connection, _| -> std::result::Result<(), _> { Err(Trouble::Lost("it broke".into())) };
-        assert!(pool.call(false, lost).is_err());
+        assert!(pool.call(Does::Write, lost).is_err());
         assert_eq!(pool.connector().made.load(Relaxed), 3, "a write is not repeated");
     }
 

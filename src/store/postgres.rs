@@ -6,21 +6,23 @@
 //! speak PostgreSQL's protocol.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Row as Cells;
 use tokio_postgres::types::{ToSql, Type};
 
 use self::connect::{Connection, Connector};
-use super::pool::Pool;
+use self::listen::Listener;
+use super::pool::{CALL, Does, Pool};
 use super::row::Row;
 use super::seal::Keys;
-use super::{Life, Listed, Now, Store, UNIX_CLOCK, Warning, new_owner};
+use super::{Life, Listed, Now, Store, UNIX_CLOCK, Wake, Warning, Watch, new_owner};
 use crate::error::{Error, Result};
 use crate::secret::Secret;
-use crate::session::record::{Key, Owner, Record, State};
+use crate::session::record::{Id, Key, Owner, Record, State};
 
 mod connect;
+mod listen;
 mod schema;
 mod tls;
 mod trouble;
@@ -52,6 +54,7 @@ pub struct PostgresStore {
     read_only: bool,
     owner: Owner,
     pool: Pool<Connector>,
+    listener: Arc<Listener>,
 }
 
 type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -68,18 +71,18 @@ fn number<'a>(value: &'a (impl ToSql + Sync)) -> Parameter<'a> {
 pub fn open(url: &Secret, keys: Keys, read_only: bool) -> Result<Arc<dyn Store>> {
     let server = url::parse(url)?;
     let pool = Pool::new(Connector::new(server, read_only)?);
-    Ok(Arc::new(PostgresStore { keys, read_only, owner: new_owner()?, pool }))
+    Ok(Arc::new(PostgresStore { keys, read_only, owner: new_owner()?, pool, listener: Arc::default() }))
 }
 
 impl PostgresStore {
-    fn rows(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Cells>> {
-        self.pool.call(true, |connection, until| {
+    fn rows(&self, limit: Duration, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Cells>> {
+        self.pool.call(Does::Read(limit), |connection, until| {
             connection.query(until, statement, parameters).map_err(trouble::Failed::trouble)
         })
     }
 
-    /// Whether the one row was written.
-    fn wrote(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<bool> {
+    /// Whether the one row was written. Those who wait for a record of `settled` are told.
+    fn wrote(&self, statement: &str, parameters: &[Parameter<'_>], settled: Option<Id>) -> Result<bool> {
         if self.read_only {
             return Err(Error::store(format!(
                 "{} is not written by this client, whose configuration says renews: false.",
@@ -87,8 +90,12 @@ impl PostgresStore {
             )));
         }
         let work = |connection: &mut Connection, until: Instant| {
+            let settled = settled.filter(|_| self.pool.connector().notifies());
             loop {
-                let changed = connection.execute(until, statement, parameters);
+                let changed = match settled {
+                    Some(grant) => connection.execute_and_tell(until, statement, parameters, &grant.to_string()),
+                    None => connection.execute(until, statement, parameters),
+                };
                 match changed {
                     Ok(changed) => return Ok(changed == 1),
                     // A server that isolates more strictly: it was certainly not written.
@@ -97,7 +104,7 @@ impl PostgresStore {
                 }
             }
         };
-        self.pool.call(false, work)
+        self.pool.call(Does::Write, work)
     }
 
     fn unreadable(&self, session: &str, why: impl std::fmt::Display) -> Error {
@@ -107,7 +114,11 @@ impl PostgresStore {
 
 impl Store for PostgresStore {
     fn load(&self, key: &Key) -> Result<(Option<Record>, Now)> {
-        let rows = self.rows(LOAD, &[text(&&*key.namespace), text(&&*key.session)])?;
+        self.load_within(key, CALL)
+    }
+
+    fn load_within(&self, key: &Key, limit: Duration) -> Result<(Option<Record>, Now)> {
+        let rows = self.rows(limit, LOAD, &[text(&&*key.namespace), text(&&*key.session)])?;
         let read = |cells: &Cells| -> std::result::Result<_, tokio_postgres::Error> {
             let row = match cells.try_get::<_, Option<i64>>(1)? {
                 None => None,
@@ -141,22 +152,22 @@ impl Store for PostgresStore {
             (&row.sealed, Type::BYTEA),
         ];
         match &expected {
-            None => self.wrote(INSERT, &parameters),
+            None => self.wrote(INSERT, &parameters, None),
             Some(expected) => {
                 parameters.push(number(expected));
-                self.wrote(UPDATE, &parameters)
+                self.wrote(UPDATE, &parameters, record.attempt.is_none().then_some(record.grant))
             }
         }
     }
 
     fn delete(&self, key: &Key, version: i64) -> Result<bool> {
-        self.wrote(DELETE, &[text(&&*key.namespace), text(&&*key.session), number(&version)])
+        self.wrote(DELETE, &[text(&&*key.namespace), text(&&*key.session), number(&version)], None)
     }
 
     fn list(&self, namespace: &str, after: Option<&str>, limit: u32) -> Result<Vec<Listed>> {
         let after = after.unwrap_or_default();
         let limit = i64::from(limit);
-        let rows = self.rows(LIST, &[text(&namespace), text(&after), number(&limit)])?;
+        let rows = self.rows(CALL, LIST, &[text(&namespace), text(&after), number(&limit)])?;
         let read = |cells: &Cells| {
             let state: String = cells.try_get(1).ok()?;
             Some(Listed {
@@ -186,6 +197,10 @@ impl Store for PostgresStore {
 
     fn is_local(&self) -> bool {
         false
+    }
+
+    fn watch(&self, grant: Id, wake: Wake) -> Option<Box<dyn Watch>> {
+        Some(self.listener.watch(&self.pool, grant, wake))
     }
 }
 

@@ -10,13 +10,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, RedisResult, Value, cmd, pipe};
 
 use self::connect::{Common, Connection, Connector, text};
 use self::trouble::Failed;
-use super::pool::{Pool, Trouble};
+use super::pool::{CALL, Does, Pool, Trouble};
 use super::row::Row;
 use super::seal::Keys;
 use super::{Life, Listed, Now, Store, UNIX_CLOCK, Warning, new_owner};
@@ -99,14 +99,14 @@ impl RedisStore {
     fn call<T>(
         &self,
         place: &Place,
-        repeatable: bool,
+        does: Does,
         mut work: impl FnMut(&Connector, &mut Connection, Instant) -> std::result::Result<T, Failed>,
     ) -> Result<T> {
         let mut trouble = None;
         for _ in 0..TURNS {
             let home = lock(&self.cluster).at(place);
             let pool = home.as_ref().unwrap_or(&self.pool);
-            let turn = pool.call(repeatable, |connection, until| match work(pool.connector(), connection, until) {
+            let turn = pool.call(does, |connection, until| match work(pool.connector(), connection, until) {
                 Ok(value) => Ok(Turn::Done(value)),
                 Err(failed) => match failed.moved_to() {
                     Some(node) => Ok(Turn::Moved(node)),
@@ -144,11 +144,11 @@ impl RedisStore {
         let mut commands = pipe();
         commands.ignore_errors().add_command(script.clone());
         commands.cmd("INFO").arg("replication");
-        let written = self.call(place, false, |connector, connection, until| {
+        let written = self.call(place, Does::Write, |connector, connection, until| {
             let mut answers = connection.pipeline(until, &commands)?.into_iter();
             let written = answers.next().unwrap_or(Ok(Value::Nil))?;
             if let (Value::Int(1), Some(replication)) = (&written, answers.next()) {
-                connector.replicate(connection, replication);
+                connector.replicate(connection, replication)?;
             }
             Ok(written)
         })?;
@@ -208,9 +208,13 @@ fn moment(value: &Value) -> Option<Option<i64>> {
 
 impl Store for RedisStore {
     fn load(&self, key: &Key) -> Result<(Option<Record>, Now)> {
+        self.load_within(key, CALL)
+    }
+
+    fn load_within(&self, key: &Key, limit: Duration) -> Result<(Option<Record>, Now)> {
         let place = Place::of(&key.namespace);
         let script = place.script(&key.session, "load");
-        let value = self.call(&place, true, |_, connection, until| connection.query(until, &script))?;
+        let value = self.call(&place, Does::Read(limit), |_, connection, until| connection.query(until, &script))?;
         let (row, now) = found(&value).ok_or_else(|| self.unreadable(&key.session, NOT_OURS))?;
         let record = row.map(|row| row.open(&self.keys, key)).transpose();
         Ok((record.map_err(|problem| self.unreadable(&key.session, problem.in_shared_store()))?, now))
@@ -240,7 +244,7 @@ impl Store for RedisStore {
             let wanted = limit as usize - listed.len();
             let mut page = cmd("ZRANGEBYLEX");
             page.arg(place.names()).arg(&first).arg("+").arg("LIMIT").arg(0).arg(wanted);
-            let rows = self.call(&place, true, |_, connection, until| {
+            let rows = self.call(&place, Does::Read(CALL), |_, connection, until| {
                 let names: Vec<String> = match connection.query(until, &page)? {
                     Value::Array(names) => names.iter().filter_map(text).collect(),
                     _ => Vec::new(),

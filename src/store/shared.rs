@@ -5,12 +5,13 @@
 //! can be, whoever writes the least: so a life gets shorter by a round trip at worst, and never longer.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use super::{Listed, Now, Store, Warning};
+use super::{Listed, Now, Store, Wake, Warning, Watch};
 use crate::clock;
 use crate::error::Result;
 use crate::process::lock;
-use crate::session::record::{Key, Owner, Record};
+use crate::session::record::{Id, Key, Owner, Record};
 
 /// A store that several machines share.
 pub struct Shared {
@@ -34,6 +35,14 @@ impl Shared {
     fn with_clock(store: Arc<dyn Store>, wall_ms: fn() -> i64) -> Self {
         Self { store, wall_ms, ahead: Mutex::default() }
     }
+
+    fn load_as(&self, load: impl FnOnce() -> Result<(Option<Record>, Now)>) -> Result<(Option<Record>, Now)> {
+        let before_ms = (self.wall_ms)();
+        let (record, now) = load()?;
+        let ahead = Ahead { least: now.ms - (self.wall_ms)(), most: now.ms - before_ms };
+        *lock(&self.ahead) = ahead;
+        Ok((record.map(|record| later(record, -ahead.most)), now))
+    }
 }
 
 /// With its life this much later.
@@ -47,11 +56,11 @@ fn later(mut record: Record, ms: i64) -> Record {
 
 impl Store for Shared {
     fn load(&self, key: &Key) -> Result<(Option<Record>, Now)> {
-        let before_ms = (self.wall_ms)();
-        let (record, now) = self.store.load(key)?;
-        let ahead = Ahead { least: now.ms - (self.wall_ms)(), most: now.ms - before_ms };
-        *lock(&self.ahead) = ahead;
-        Ok((record.map(|record| later(record, -ahead.most)), now))
+        self.load_as(|| self.store.load(key))
+    }
+
+    fn load_within(&self, key: &Key, limit: Duration) -> Result<(Option<Record>, Now)> {
+        self.load_as(|| self.store.load_within(key, limit))
     }
 
     fn compare_and_swap(&self, key: &Key, expected: Option<i64>, record: &Record) -> Result<bool> {
@@ -85,6 +94,10 @@ impl Store for Shared {
 
     fn is_local(&self) -> bool {
         self.store.is_local()
+    }
+
+    fn watch(&self, grant: Id, wake: Wake) -> Option<Box<dyn Watch>> {
+        self.store.watch(grant, wake)
     }
 }
 

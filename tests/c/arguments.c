@@ -61,6 +61,8 @@ CALL(start_request, evergrant_sign_in_start(c, a, &out->text, &out->error))
 CALL(finish_session, evergrant_sign_in_finish(c, a, "{}", "https://localhost/", &out->text, &out->error))
 CALL(finish_sign_in, evergrant_sign_in_finish(c, "s", a, "https://localhost/", &out->text, &out->error))
 CALL(finish_redirect, evergrant_sign_in_finish(c, "s", "{}", a, &out->text, &out->error))
+CALL(browser_session, evergrant_sign_in_with_browser(c, a, "{}", &out->text, &out->error))
+CALL(browser_request, evergrant_sign_in_with_browser(c, "s", a, &out->text, &out->error))
 CALL(password_session, evergrant_sign_in_with_password(c, a, "{}", &out->text, &out->error))
 CALL(password_request, evergrant_sign_in_with_password(c, "s", a, &out->text, &out->error))
 
@@ -112,6 +114,8 @@ static const struct row {
     {"sign_in_finish", finish_session, 1, "session", SESSION},
     {"sign_in_finish", finish_sign_in, 1, "sign_in_json", JSON},
     {"sign_in_finish", finish_redirect, 1, "redirect_url", TEXT},
+    {"sign_in_with_browser", browser_session, 1, "session", SESSION},
+    {"sign_in_with_browser", browser_request, 1, "request_json", JSON},
     {"sign_in_with_password", password_session, 1, "session", SESSION},
     {"sign_in_with_password", password_request, 1, "request_json", JSON},
 };

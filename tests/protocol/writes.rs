@@ -1,7 +1,9 @@
 //! The writes without an exchange: save, sign-out, forget, and what the server has revoked.
 
 use evergrant::Secret;
-use evergrant::session::protocol::{Fresh, KEPT, TOMBSTONE_MS, Want, expires, forget, revoked, save, settle, sign_out};
+use evergrant::session::protocol::{
+    Fresh, KEPT, TOMBSTONE_MS, Want, expires, forget, revoked, save, settle, sign_in, sign_out,
+};
 use evergrant::session::record::{Attempt, Binds, Entry, Id, Known, Record, Secrets, State};
 use evergrant::token::{Answer, Expiry, Life};
 use serde_json::Map;
@@ -100,6 +102,40 @@ fn a_token_that_nobody_knows_is_a_new_sign_in() {
             keep(&mut record.history, Entry { refresh_token_fingerprint, ..entry("saved") });
         });
         assert_same(before.state.name(), Some(&next), Some(&expected));
+    }
+}
+
+fn signed_in(record: Option<&Record>, token: &str) -> Record {
+    let fresh = Fresh { version: 4_242, grant: NEW_GRANT, fingerprint_key: secret("fresh key") };
+    sign_in(record, &answer(Some(token), Some("at-new")), fresh, Some(NEW_LIFE), &moment(&now())).expect("a write")
+}
+
+/// Where the token is new, the server's word and the application's are the same.
+#[test]
+fn a_sign_in_writes_what_saving_its_token_would() {
+    assert_same("none", Some(&signed_in(None, "new")), saved(None, &answer(Some("new"), Some("at-new"))).as_ref());
+    for before in [full_record(), ended("rotation_lost"), signed_out(&full_record()), forgotten(&record())] {
+        assert_same(before.state.name(), Some(&signed_in(Some(&before), "new")), save_token(&before, "new").as_ref());
+    }
+}
+
+/// A server may give a user the same tokens again, whatever became of them here.
+#[test]
+fn a_sign_in_begins_a_session_with_a_token_that_is_known_too() {
+    let first = saved(None, &answer(Some("seed"), None)).expect("a write");
+    let second = renewed(&first, "rt-2");
+    let ended = Record { state: State::Ended, reason: Some("expired_or_revoked".to_owned()), ..second.clone() };
+    let out = signed_out(&second);
+    assert!(out.secrets.to_revoke.contains(&secret("rt-2")));
+    for before in [&first, &second, &ended, &out] {
+        for token in ["seed", "rt-2"] {
+            let next = signed_in(Some(before), token);
+            assert_eq!((next.state, next.grant, next.generation), (State::Active, NEW_GRANT, 1));
+            assert_eq!(next.secrets.refresh_token, Some(secret(token)));
+            assert!(!next.known.spent.contains(&fingerprint(before, token)), "it is not spent");
+            assert!(!next.secrets.to_revoke.contains(&secret(token)), "and not to be revoked");
+            assert!(token == "rt-2" || before.secrets.to_revoke == next.secrets.to_revoke, "all else is");
+        }
     }
 }
 

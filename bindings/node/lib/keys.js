@@ -36,6 +36,7 @@ export const keys = {
   renews: 'renews',
   lostReply: 'lost_reply',
   reuseWindowS: 'reuse_window_s',
+  newestWins: 'newest_wins',
   connectTimeoutMs: 'connect_timeout_ms',
   exchangeTimeoutMs: 'exchange_timeout_ms',
   maxWaitMs: 'max_wait_ms',

@@ -186,6 +186,9 @@ test('wrong input is an error that names it', async (t) => {
     await assert.rejects(client.signInStart(request), wrong);
     await assert.rejects(client.signInFinish('alice', request, 'https://localhost/'), wrong);
     await assert.rejects(client.signInWithPassword('alice', request), wrong);
+    if (request !== undefined && Object(request) !== request) {
+      await assert.rejects(client.signIn('alice', request), wrong);
+    }
     await assert.rejects(refresh(request), wrong);
   }
   await assert.rejects(refresh(config), wrong);
@@ -218,6 +221,7 @@ test('a closed client answers with CLOSED, whatever it is asked', async (t) => {
     () => session.forget(),
     () => client.stats(),
     () => client.sessions().next(),
+    () => client.signIn('alice'),
     () => client.signInStart({ redirectUri: 'a' }),
   ];
   for (const call of calls) await assert.rejects(call, closed, String(call));

@@ -16,6 +16,37 @@ pub fn save(
     life: Option<Life>,
     moment: &Moment,
 ) -> Option<Record> {
+    replaced(record, answer, Origin::Application, fresh, life, moment)
+}
+
+/// A new session from the server's own answer to a sign-in of just now. Some servers give a user the same tokens again.
+/// `None`: there is no token in it.
+pub fn sign_in(
+    record: Option<&Record>,
+    answer: &Answer,
+    fresh: Fresh,
+    life: Option<Life>,
+    moment: &Moment,
+) -> Option<Record> {
+    replaced(record, answer, Origin::Server, fresh, life, moment)
+}
+
+/// Who says that a token is good.
+#[derive(PartialEq, Eq)]
+enum Origin {
+    /// It may say so of one that is spent.
+    Application,
+    Server,
+}
+
+fn replaced(
+    record: Option<&Record>,
+    answer: &Answer,
+    origin: Origin,
+    fresh: Fresh,
+    life: Option<Life>,
+    moment: &Moment,
+) -> Option<Record> {
     let erased = record.is_none_or(|record| record.state == State::Forgotten);
     let mut next = match record {
         Some(record) if erased => Record { version: record.version, ..Record::new(fresh.version, fresh.grant) }.next(),
@@ -29,11 +60,17 @@ pub fn save(
     let identity = answer.refresh_token.as_ref().or(answer.access_token.as_ref())?;
     let fingerprint = keys.of_token(identity);
     let known = next.known.saved.contains(&fingerprint) || next.known.spent.contains(&fingerprint);
-    if !erased && (known || next.secrets.holds(identity)) {
+    if origin == Origin::Application && !erased && (known || next.secrets.holds(identity)) {
         return None;
     }
     if let Some(old) = next.secrets.refresh_token.take() {
         remember(&mut next.known.spent, keys.of_token(&old));
+    }
+    if origin == Origin::Server {
+        // Whatever is noted of it, the server says that it is good: it is neither spent nor to be revoked.
+        next.known.spent.retain(|spent| *spent != fingerprint);
+        let given = [&answer.refresh_token, &answer.access_token];
+        next.secrets.to_revoke.retain(|token| !given.into_iter().flatten().any(|given| given == token));
     }
     remember(&mut next.known.saved, fingerprint.clone());
     next.grant = fresh.grant;

@@ -19,8 +19,12 @@ use crate::sync::Instant;
 const SOON: Duration = Duration::from_secs(2);
 /// For so long a valid token is served from memory after its store could not be asked.
 const TRUST_MS: i64 = 2000;
+/// With a valid token nobody waits longer for a store that is silent.
+const GLANCE: Duration = Duration::from_secs(1);
 /// The first and the longest wait between two looks at another party's attempt.
 const POLL: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+/// The longest one where the store tells of its end.
+const POLL_TOLD: Duration = Duration::from_millis(250);
 
 impl Renewer {
     /// What a caller wants, from memory, from the store, or from a renewal that it starts or joins.
@@ -35,6 +39,7 @@ impl Renewer {
         let mut interval = POLL.0;
         let mut found = None;
         let mut looked_aside = false;
+        let mut watch = None;
         loop {
             self.check_open(&slot.key.session)?;
             if let Some(held) = self.in_memory(slot, &want) {
@@ -50,7 +55,11 @@ impl Renewer {
                     None => continue,
                 }
             }
-            let loaded = match self.load_at(slot) {
+            let looked = match self.still_valid(slot, &want) {
+                Some(_) => self.load_soon(slot, GLANCE),
+                None => self.load_at(slot),
+            };
+            let loaded = match looked {
                 Ok(loaded) => loaded,
                 Err(error) => match self.after_failure(slot, unspent(error).into(), &want, until).await? {
                     Some(held) => {
@@ -82,8 +91,14 @@ impl Renewer {
                     if Instant::now() >= until {
                         return self.out_of_time(slot, &want);
                     }
+                    if let (None, Some(record)) = (&watch, &loaded.record) {
+                        let slot = Arc::downgrade(slot);
+                        let wake = move || _ = slot.upgrade().inspect(|slot| slot.wake());
+                        watch = self.vault.store.watch(record.grant, Arc::new(wake));
+                    }
                     slot.time_to_poll(interval, until, || self.is_closing()).await;
-                    interval = (interval * 3 / 2).min(POLL.1);
+                    let told = watch.as_ref().is_some_and(|watch| watch.hears());
+                    interval = (interval * 3 / 2).min(if told { POLL_TOLD } else { POLL.1 });
                 }
                 Decision::Refuse(refusal) => {
                     // An answer that was set aside revives an end.

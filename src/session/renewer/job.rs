@@ -98,6 +98,13 @@ impl Renewer {
         Ok(Loaded { before, record, now })
     }
 
+    /// The same for one who can do without.
+    pub(super) fn load_soon(&self, slot: &Slot, limit: Duration) -> Result<Loaded> {
+        let before = Instant::now();
+        let (record, now) = self.load_as(slot, || self.vault.store.load_within(&slot.key, limit))?;
+        Ok(Loaded { before, record, now })
+    }
+
     fn renew(&self, slot: &Arc<Slot>, want: &Want, found: Option<Loaded>) -> std::result::Result<(), Failed> {
         let mut found = found.filter(|found| found.before.elapsed() < FRESH);
         loop {
@@ -376,7 +383,7 @@ enum Flow {
 }
 
 /// Something that runs: closing waits until it is dropped.
-struct Open(Arc<Renewer>);
+pub(super) struct Open(pub(super) Arc<Renewer>);
 
 impl Drop for Open {
     fn drop(&mut self) {

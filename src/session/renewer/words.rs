@@ -76,6 +76,12 @@ pub(super) fn unusable(session: &str, why: &str) -> Error {
     error
 }
 
+/// A sign-in that failed, with what it means for the session.
+pub(super) fn not_signed_in(session: &str, mut error: Error) -> Error {
+    error.message = format!("session {session:?}: {}; the session, if there was one, is as it was", error.message);
+    error.about(session)
+}
+
 /// A store's error that came before anything was sent.
 pub fn unspent(mut error: Error) -> Error {
     error.message.push_str(" Nothing was sent: the refresh token was not spent.");

@@ -1,19 +1,21 @@
 //! One connection: a driver that runs on the thread of whoever uses it, and only then.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, ToSocketAddrs};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant as TokioInstant, timeout_at};
 use tokio_postgres::config::{Host, LoadBalanceHosts, SslMode};
-use tokio_postgres::{Client, Config, Row};
+use tokio_postgres::{AsyncMessage, Client, Config, Row};
 
+use super::listen::NOTIFY;
 use super::trouble::Failed;
 use super::url::Server;
-use super::{Parameter, schema, tls::Tls};
+use super::{Parameter, schema, text, tls::Tls};
 use crate::error::Result;
 use crate::process::lock;
 use crate::process::workers::Workers;
@@ -23,6 +25,9 @@ use crate::store::{Warning, seal};
 /// One of a host's addresses, unless it is a socket in the file system; the host; the port.
 type Address<'a> = (Option<IpAddr>, &'a Host, u16);
 
+/// Called with the channel and the payload of each notification.
+pub type Told = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
 /// Makes connections to one server, or to whichever of several can be written.
 pub struct Connector {
     server: Server,
@@ -30,6 +35,8 @@ pub struct Connector {
     read_only: bool,
     /// The tables are there.
     prepared: AtomicBool,
+    /// The server takes notifications.
+    notifies: AtomicBool,
     warnings: Mutex<Vec<Warning>>,
     resolving: Arc<Workers>,
 }
@@ -41,6 +48,7 @@ impl Connector {
             server,
             read_only,
             prepared: AtomicBool::new(false),
+            notifies: AtomicBool::new(false),
             warnings: Mutex::default(),
             resolving: Arc::default(),
         })
@@ -48,6 +56,11 @@ impl Connector {
 
     pub fn warnings(&self, told: usize) -> Vec<Warning> {
         lock(&self.warnings).get(told..).unwrap_or_default().to_vec()
+    }
+
+    /// Whether the server takes notifications.
+    pub fn notifies(&self) -> bool {
+        self.notifies.load(Ordering::Relaxed)
     }
 
     /// Every address of every host, in the order in which to try them.
@@ -92,6 +105,7 @@ impl Connector {
         &self,
         (address, host, port): Address<'_>,
         until: Instant,
+        told: Option<Told>,
     ) -> std::result::Result<Connection, Failed> {
         let mut config = one_host(&self.server.config);
         config.port(port);
@@ -105,9 +119,15 @@ impl Connector {
         let runtime =
             runtime.map_err(|error| Failed::Ours(Trouble::Away(format!("no connection can be made: {error}"))))?;
         let client = block_on(&runtime, until, async {
-            let (client, driver) = config.connect(&self.tls).await?;
+            let (client, mut driver) = config.connect(&self.tls).await?;
             // Driven whenever this runtime is; its end is seen in what the client says.
-            tokio::spawn(async move { _ = driver.await });
+            tokio::spawn(async move {
+                while let Some(Ok(message)) = poll_fn(|context| driver.poll_message(context)).await {
+                    if let (AsyncMessage::Notification(note), Some(told)) = (message, &told) {
+                        told(note.channel(), note.payload());
+                    }
+                }
+            });
             Ok(client)
         })?;
         Ok(Connection { client, runtime: Some(runtime) })
@@ -131,6 +151,13 @@ impl Connector {
                 ),
             );
         }
+        if !self.read_only {
+            match connection.query(until, NOTIFY, &[text(&"")]) {
+                Ok(_) => self.notifies.store(true, Ordering::Relaxed),
+                Err(failed) if failed.is_said() => {}
+                Err(failed) => return Err(failed),
+            }
+        }
         self.prepared.store(true, Ordering::Release);
         Ok(())
     }
@@ -144,17 +171,16 @@ impl Connector {
     }
 }
 
-impl Connect for Connector {
-    type Connection = Connection;
-
-    fn connect(&self, until: Instant) -> std::result::Result<Connection, Trouble> {
+impl Connector {
+    /// A connection whose notifications `told` is called with, while it is driven.
+    pub fn connect_told(&self, until: Instant, told: Option<Told>) -> std::result::Result<Connection, Trouble> {
         let addresses = self.addresses(until)?;
         let mut last = Failed::Late;
         for (at, address) in addresses.iter().enumerate() {
             // A host that is silent must leave time for the others.
             let left = until.saturating_duration_since(Instant::now());
             let share = Instant::now() + left / (addresses.len() - at) as u32;
-            match self.connect_to(*address, share) {
+            match self.connect_to(*address, share, told.clone()) {
                 Ok(mut connection) => {
                     self.examine(&mut connection, until).map_err(Failed::at_connect)?;
                     return Ok(connection);
@@ -163,6 +189,14 @@ impl Connect for Connector {
             }
         }
         Err(last.at_connect())
+    }
+}
+
+impl Connect for Connector {
+    type Connection = Connection;
+
+    fn connect(&self, until: Instant) -> std::result::Result<Connection, Trouble> {
+        self.connect_told(until, None)
     }
 
     fn name(&self) -> &str {
@@ -243,6 +277,38 @@ impl Connection {
         parameters: &[Parameter<'_>],
     ) -> std::result::Result<u64, Failed> {
         self.run(until, |client| client.execute_typed(statement, parameters))
+    }
+
+    /// The same, and without a wait for it the server is asked to tell others of it.
+    pub fn execute_and_tell(
+        &mut self,
+        until: Instant,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+        payload: &str,
+    ) -> std::result::Result<u64, Failed> {
+        self.run(until, |client| async move {
+            let payload = [text(&payload)];
+            let mut write = pin!(client.execute_typed(statement, parameters));
+            let mut notify = Some(Box::pin(client.execute_typed(NOTIFY, &payload)));
+            poll_fn(|context| {
+                let written = write.as_mut().poll(context);
+                // Once is enough to send it, behind the other.
+                if let Some(mut notify) = notify.take() {
+                    _ = notify.as_mut().poll(context);
+                }
+                written
+            })
+            .await
+        })
+    }
+
+    /// Lets what comes in be heard for so long. `false`: the connection has ended.
+    pub fn drive(&mut self, time: Duration) -> bool {
+        if let Some(runtime) = &self.runtime {
+            runtime.block_on(async { tokio::time::sleep(time).await });
+        }
+        !self.client.is_closed()
     }
 
     /// Several statements, in one transaction.

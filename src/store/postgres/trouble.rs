@@ -7,7 +7,7 @@ use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::schema;
-use crate::store::pool::{CALL, CONNECT, Trouble};
+use crate::store::pool::{CONNECT, Trouble};
 
 /// Why something failed.
 pub enum Failed {
@@ -30,7 +30,7 @@ impl Failed {
     pub fn trouble(self) -> Trouble {
         match self {
             Failed::Ours(trouble) => trouble,
-            Failed::Late => Trouble::Away(format!("it gave no answer in {} s", CALL.as_secs())),
+            Failed::Late => Trouble::Away("it gave no answer in time".to_owned()),
             Failed::Said(error) => match error.as_db_error() {
                 Some(said) => answered(said),
                 None => Trouble::Lost(one_line(&chain(&error))),
@@ -48,6 +48,11 @@ impl Failed {
                 trouble => trouble,
             },
         }
+    }
+
+    /// The server is there and has answered.
+    pub fn is_said(&self) -> bool {
+        self.code().is_some()
     }
 
     fn code(&self) -> Option<&SqlState> {

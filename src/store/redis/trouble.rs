@@ -4,7 +4,7 @@ use std::io;
 
 use redis::RedisError;
 
-use crate::store::pool::{CALL, CONNECT, Trouble};
+use crate::store::pool::{CONNECT, Trouble};
 
 /// Why something failed.
 pub enum Failed {
@@ -52,7 +52,7 @@ impl Failed {
     pub fn trouble(self) -> Trouble {
         match self {
             Failed::Ours(trouble) => trouble,
-            Failed::Late => Trouble::Away(format!("it gave no answer in {} s", CALL.as_secs())),
+            Failed::Late => Trouble::Away("it gave no answer in time".to_owned()),
             Failed::Io(error) => Trouble::Lost(one_line(&error.to_string())),
             Failed::Tls(error) => Trouble::Refused(format!(
                 "no TLS connection: {}. Correct ssl_ca_certs in store, or the server's certificate.",

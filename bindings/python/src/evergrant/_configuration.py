@@ -43,6 +43,7 @@ class Configuration(TypedDict, total=False):
     renews: bool
     lost_reply: Literal["replay", "sign_in"]
     reuse_window_s: int
+    newest_wins: bool
     connect_timeout_ms: int
     exchange_timeout_ms: int
     max_wait_ms: int
