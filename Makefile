@@ -163,7 +163,7 @@ uninstall: ## Remove what `make install` with the same variables has installed
 test: test-setup ## Test everything: the core, the C interface, the packages, real servers, real processes
 	$(CARGO) test --workspace
 	tests/concurrency.sh
-	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages
+	$(MAKE) --no-print-directory test-c test-demo test-packages test-python test-node test-languages test-machines
 
 .PHONY: check
 check: test-setup dist build/venv/packages/made ## Look for what tests do not find: format, lints, types, documentation
@@ -223,13 +223,15 @@ test-languages: test-setup dist test-server ## Test C, Python and Node processes
 	$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT tests/languages/run.sh
 
 .PHONY: test-machines
-test-machines: test-setup dist test-server ## Test four machines on one session, undisturbed and in trouble, for three minutes
+test-machines: test-setup dist test-server ## Test four machines on one session, undisturbed and in trouble, for four minutes
 	$(MAKE) --no-print-directory install $(STAGED)
-	$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT \
-		tests/machines/run.sh postgres 30 --trouble
+	for store in postgres redis; do \
+		$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT \
+			tests/machines/run.sh $$store 20 --trouble || exit 1; \
+	done
 
 .PHONY: prove
-prove: test-setup dist test-server ## Show at length that nothing is lost: every order of steps, 14,000 kills, three languages; half an hour. PARTS=clocks runs one
+prove: test-setup dist test-server ## Show at length that nothing is lost: every order of steps, 14,000 kills, three languages, four machines; an hour. PARTS=clocks runs one
 	$(MAKE) --no-print-directory install $(STAGED)
 	$(TEST_PACKAGES) PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig env -u PYTHON -u NODE_PROJECT tests/prove.sh $(PARTS)
 

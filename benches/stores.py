@@ -1,7 +1,7 @@
 """Renewals and reads of 1 to 8 processes on one store per second, a session each, beside what the store itself can.
 
 Arguments: the program (stores.c), a directory on a real disk. Prints rows as table.awk reads them. The store's own limit is
-pgbench's, with as many clients, each on a row of its own of a record's size: for a renewal its two reads and its two
+pgbench's or redis-benchmark's, with as many clients, on rows of a record's size: for a renewal its two reads and its two
 durable writes, without the exchange; for token() one read.
 """
 
@@ -52,6 +52,40 @@ def pgbench(server: stores.Postgres, what: str, processes: int) -> float:
     return float(output.split("tps = ")[1].split()[0])
 
 
+class Redis:
+    """One that syncs every write to the disk."""
+
+    PORT = 6399
+
+    def __init__(self, disk: Path) -> None:
+        settings = {"port": str(self.PORT), "bind": "127.0.0.1", "dir": str(disk), "save": ""}
+        settings |= {"appendonly": "yes", "appendfsync": "always"}
+        arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        self.server = subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
+        while self.client("redis-cli", "ping") != "PONG":
+            time.sleep(0.02)
+        self.client("redis-cli", "hset", "bench", "version", "0", "record", "x" * RECORD_BYTES)
+
+    def client(self, program: str, *arguments: str) -> str:
+        command = [program, "-p", str(self.PORT), *arguments]
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+
+    def limit(self, what: str, processes: int) -> float:
+        read = self.per_second(processes, 20_000, "hmget", "bench", "version", "record")
+        if what == "token":
+            return read
+        write = self.per_second(processes, 2_000, "hset", "bench", "version", "1", "record", "x" * RECORD_BYTES)
+        return 1 / (2 / read + 2 / write)
+
+    def per_second(self, processes: int, requests: int, *command: str) -> float:
+        output = self.client("redis-benchmark", "-q", "--csv", "-c", str(processes), "-n", str(requests), *command)
+        return float(output.splitlines()[-1].split('","')[1])
+
+    def end(self) -> None:
+        self.server.terminate()
+        self.server.wait()
+
+
 def row(what: str, figures: list[float], peer: list[float]) -> None:
     print(what, "/s", "", " ".join(map(str, figures)), " ".join(map(str, peer)), sep="\t", flush=True)
 
@@ -83,6 +117,11 @@ def main() -> None:
         measure(program, "postgres", server.url, lambda what, processes: pgbench(server, what, processes))
     finally:
         server.end()
+    redis = Redis(disk)
+    try:
+        measure(program, "redis", f"redis://127.0.0.1:{redis.PORT}", redis.limit)
+    finally:
+        redis.end()
 
 
 main()

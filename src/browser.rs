@@ -1,5 +1,6 @@
 //! The user's browser, for programs on a desk: opened on a URL, and awaited on a loopback redirect (RFC 8252 §7.3).
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -155,61 +156,72 @@ impl Guest {
     }
 }
 
-/// The program that was started to open a browser.
+/// The program that was started to open a browser, and those that are tried if it cannot.
 pub struct Browser {
+    url: Secret,
+    commands: VecDeque<Vec<String>>,
     child: Option<Child>,
+    trouble: Vec<String>,
 }
 
 impl Browser {
     /// Opens a URL in the user's browser: by `$BROWSER`, if that is set, else by the system's own program for it.
-    pub fn open(url: &Secret) -> Result<Self, String> {
+    pub fn open(url: Secret) -> Result<Self, String> {
         let named = std::env::var("BROWSER").ok().filter(|named| !named.trim().is_empty());
-        let commands = match &named {
+        let words = |command: &str| command.split_whitespace().map(str::to_owned).collect();
+        let commands: VecDeque<Vec<String>> = match &named {
             // Several, best first; %s stands for the URL.
             Some(named) if cfg!(unix) => named.split(':').map(words).collect(),
-            Some(named) => vec![words(named)],
-            None if cfg!(target_os = "macos") => vec![vec!["open"]],
-            None if cfg!(windows) => vec![vec!["rundll32", "url.dll,FileProtocolHandler"]],
-            None => vec![vec!["xdg-open"]],
+            Some(named) => [words(named)].into(),
+            None if cfg!(target_os = "macos") => [words("open")].into(),
+            None if cfg!(windows) => [words("rundll32 url.dll,FileProtocolHandler")].into(),
+            None => [words("xdg-open")].into(),
         };
-        let mut trouble = Vec::new();
-        for command in commands.iter().filter(|command| !command.is_empty()) {
-            match start(command, url) {
-                Ok(child) => return Ok(Self { child: Some(child) }),
-                Err(error) => trouble.push(format!("{}: {error}", command[0])),
+        let mut browser = Self { url, commands, child: None, trouble: Vec::new() };
+        match browser.start_next() {
+            None => Ok(browser),
+            Some(trouble) => Err(trouble),
+        }
+    }
+
+    /// Why none could be opened, once that is known.
+    pub fn trouble(&mut self) -> Option<String> {
+        let ended = self.child.as_mut()?.try_wait().ok()??;
+        self.child = None;
+        if ended.success() {
+            return None;
+        }
+        self.trouble.push(ended.to_string());
+        self.start_next()
+    }
+
+    /// Why there is no next one.
+    fn start_next(&mut self) -> Option<String> {
+        while let Some(command) = self.commands.pop_front() {
+            let Some((program, words)) = command.split_first() else { continue };
+            let mut process = Command::new(program);
+            process.args(words.iter().map(|word| if word == "%s" { self.url.expose() } else { word }));
+            if !words.iter().any(|word| word == "%s") {
+                process.arg(self.url.expose());
+            }
+            match process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() {
+                Ok(child) => {
+                    self.child = Some(child);
+                    return None;
+                }
+                Err(error) => self.trouble.push(format!("{program}: {error}")),
             }
         }
-        Err(trouble.join("; "))
+        Some(self.trouble.join("; "))
     }
-
-    /// It has ended, and says that it could not do it.
-    pub fn has_failed(&mut self) -> bool {
-        let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-        if ended.is_some() {
-            self.child = None;
-        }
-        ended.is_some_and(|status| !status.success())
-    }
-}
-
-fn words(command: &str) -> Vec<&str> {
-    command.split_whitespace().collect()
-}
-
-fn start(command: &[&str], url: &Secret) -> std::io::Result<Child> {
-    let mut process = Command::new(command[0]);
-    process.args(command[1..].iter().map(|word| if *word == "%s" { url.expose() } else { word }));
-    if !command.contains(&"%s") {
-        process.arg(url.expose());
-    }
-    process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
 }
 
 impl Drop for Browser {
     /// It may live as long as the browser does; somebody must learn of its end.
     fn drop(&mut self) {
-        self.has_failed();
-        if let Some(mut child) = self.child.take() {
+        if let Some(mut child) = self.child.take()
+            && !matches!(child.try_wait(), Ok(Some(_)))
+        {
             process::start_thread(move || drop(child.wait()));
         }
     }

@@ -294,7 +294,8 @@ impl Client {
         let (record, now) = renewer.load(&renewer.slot(checked(session)?))?;
         let record = record.filter(|record| record.state != crate::session::record::State::Forgotten);
         let record = record.ok_or_else(|| {
-            let message = format!("session {session:?}: there is none of this name: save a token first");
+            let message =
+                format!("session {session:?}: there is none of this name: sign the user in, or save a token first");
             Error::new(Status::SignInRequired, message).because("no_session").about(session)
         })?;
         Ok(report::describe(session, &record, &now).to_string())

@@ -69,6 +69,7 @@ part fuzz fuzz/run.sh "${EVERGRANT_FUZZ_S:-60}"
 part sanitizers tests/sanitizers.sh
 part languages tests/languages/run.sh "${EVERGRANT_PROVE_S:-180}" --kill
 part machines-postgres tests/machines/run.sh postgres "${EVERGRANT_PROVE_S:-300}" --trouble
+part machines-redis tests/machines/run.sh redis "${EVERGRANT_PROVE_S:-300}" --trouble
 
 for name; do
 	case "$parts " in *" $name "*) ;; *) echo "there is no part $name; there are:$parts" >&2 && failed=1 ;; esac

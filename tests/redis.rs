@@ -225,6 +225,32 @@ fn a_result_that_a_failover_lost_is_written_back_from_memory() {
 }
 
 #[test]
+fn a_version_that_comes_twice_is_not_taken_for_the_same_record() {
+    let servers = Failover::new();
+    let scene = Scene::new(strict());
+    let config = on(&servers.url(), json!({"recheck_s": 0, "early_renewal": "off", "max_wait_ms": 30_000}));
+    let client = scene.open(config.clone());
+    scene.saved(&client, SESSION);
+    let first = text(client.access_token(SESSION, None));
+    servers.separate();
+    let second = renewed(&client, &first);
+    scene.server.fault(Fault::from(FaultKind::Delay).before(3000));
+    let mut other = scene.party(config);
+    let third = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| renewed(&client, &second));
+        eventually("the request", || scene.requests() == 3);
+        // With the claim in it, this record is as many writes after what the replica has as the last one below.
+        assert_eq!(other.of("token", SESSION).unwrap()["access_token"], second.as_str());
+        servers.fail_over();
+        asking.join().unwrap()
+    });
+    eventually("the commit", || client.tell(SESSION)["generation"] == 4);
+    let fourth = renewed(&client, &third);
+    assert_eq!(other.of("token", SESSION).unwrap()["access_token"], fourth.as_str());
+    assert_eq!(scene.requests(), 4);
+}
+
+#[test]
 fn an_answer_to_a_claim_that_a_failover_lost_is_committed() {
     let servers = Failover::new();
     let scene = Scene::new(strict());

@@ -50,18 +50,36 @@ export class Client implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 
   /**
+   * Signs a user in with a browser of this machine (RFC 8252), and saves the session in place of an earlier one. Opens
+   * the browser (`$BROWSER`, or the system's own) and waits until the user comes back. To show the URL instead:
+   * {@link signInStart} with `listen: true`. If it fails, the session is as it was.
+   *
+   * @throws {EvergrantError} `EVERGRANT_TIMED_OUT`: the user did not come back within `maxWaitMs`.
+   */
+  signIn(session: string, request?: BrowserRequest, options?: WaitOptions): Promise<Token>;
+
+  /**
    * Starts a sign-in with an authorization code and PKCE (RFC 6749 section 4.1, RFC 7636). Send the user to
-   * `authorizationUrl`; keep the whole answer, secretly, for {@link signInFinish}.
+   * `authorizationUrl`; keep the whole answer, secretly, for {@link signInFinish}. Nothing is sent.
    */
   signInStart(request: SignInRequest, options?: WaitOptions): Promise<SignIn>;
 
   /**
-   * Finishes a sign-in: checks `state`, exchanges the code (RFC 6749 section 4.1.3) and saves the session.
+   * Finishes a sign-in: checks `state`, exchanges the code (RFC 6749 section 4.1.3) and saves the session in place of an
+   * earlier one. If it fails, the session is as it was.
    *
    * @param signIn The whole answer of {@link signInStart}.
-   * @param redirectUrl The URL that the user came back to, with its query.
+   * @param redirectUrl The URL that the user came back to, with its query. Without one it waits for the user, if the
+   * sign-in was started with `listen: true`.
+   * @throws {EvergrantError} `EVERGRANT_SIGN_IN_REQUIRED`: the user must sign in again; `EVERGRANT_UNAVAILABLE` with the
+   * outcome `not_sent`: the same call may be made again.
    */
-  signInFinish(session: string, signIn: SignIn, redirectUrl: string | URL, options?: WaitOptions): Promise<Token>;
+  signInFinish(
+    session: string,
+    signIn: SignIn,
+    redirectUrl?: string | URL | null,
+    options?: WaitOptions,
+  ): Promise<Token>;
 
   /**
    * Signs a user of a Salesforce Experience Cloud site in with a name and a password, without a browser (Authorization
@@ -237,6 +255,11 @@ export type Reason =
   | 'store_not_durable'
   | 'moving'
   | 'moved'
+  | 'access_denied'
+  | 'code_refused'
+  | 'state_mismatch'
+  | 'issuer_mismatch'
+  | 'no_browser'
   | 'client_refused'
   | 'server_unavailable'
   | 'network'
@@ -306,12 +329,24 @@ export interface EventsOptions extends WaitOptions {
   ref?: boolean | undefined;
 }
 
-export interface SignInRequest {
-  redirectUri: string;
+export interface AuthorizationRequest {
+  /** Default: the configuration's. It must make the server give a refresh token. */
   scope?: string | undefined;
   /** More parameters of the authorization request. */
   extra?: Record<string, string> | undefined;
 }
+
+export interface BrowserRequest extends AuthorizationRequest {
+  /** Default: `http://127.0.0.1/callback`, with a free port; one with a port listens there. */
+  redirectUri?: string | undefined;
+  /** How long the user may take, in milliseconds. Default 300,000. */
+  maxWaitMs?: number | undefined;
+}
+
+/** `listen`: this process waits for the user itself, as for {@link Client.signIn}. */
+export type SignInRequest =
+  | (AuthorizationRequest & { redirectUri: string; listen?: false | undefined })
+  | (BrowserRequest & { listen: true });
 
 /** A sign-in that was started. Secret. */
 export interface SignIn {
@@ -325,8 +360,11 @@ export interface SignIn {
 export interface PasswordRequest {
   username: string;
   password: string;
+  /** One that the app has. It is never called. */
   redirectUri: string;
   scope?: string | undefined;
+  /** Where the user's name and password go: HTTP Basic (default), or parameters, as some apps want them. */
+  credentialsIn?: 'header' | 'body' | undefined;
 }
 
 export type SessionState = 'active' | 'in_doubt' | 'ended' | 'signed_out' | 'moving' | 'moved';

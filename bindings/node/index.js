@@ -58,6 +58,16 @@ export class Client {
   }
 
   /**
+   * @param {string} session
+   * @param {import('./index.js').BrowserRequest} [request]
+   * @param {Wait} [wait]
+   */
+  async signIn(session, request = {}, wait) {
+    const members = { session, request: snakeCased('the request', request) };
+    return new Token(await this.#call('sign_in_with_browser', members, wait));
+  }
+
+  /**
    * @param {import('./index.js').SignInRequest} request
    * @param {Wait} [wait]
    */
@@ -68,7 +78,7 @@ export class Client {
   /**
    * @param {string} session
    * @param {import('./index.js').SignIn} signIn
-   * @param {string | URL} redirectUrl
+   * @param {string | URL | null} [redirectUrl]
    * @param {Wait} [wait]
    */
   async signInFinish(session, signIn, redirectUrl, wait) {

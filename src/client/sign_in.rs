@@ -1,7 +1,5 @@
 //! Sign-in: its JSON, checked.
 
-use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use serde_json::json;
@@ -13,7 +11,7 @@ use crate::config::{RESERVED_AT_AUTHORIZE, check_text};
 use crate::error::{Error, Result, Status};
 use crate::oauth::sign_in::{Credentials, SignIn, Wish, check_redirect_uri, with_password};
 use crate::process::lock;
-use crate::process::tasks::{block_on, wake_at};
+use crate::process::tasks::block_on;
 use crate::secret::Secret;
 use crate::sync::Instant;
 use crate::token::Members;
@@ -99,7 +97,7 @@ impl Client {
         };
         let listening = listening.ok_or_else(|| {
             Error::invalid(
-                "redirect_url: it is needed: this client does not listen for the answer to this sign-in, or not any more",
+                "redirect_url: it is needed: this client does not listen for this sign-in's answer, or not any more",
             )
         })?;
         self.wait_for_answer(session, listening, None).await
@@ -116,7 +114,7 @@ impl Client {
         self.check_signs_in()?;
         let request = Request::read(request_json, &["redirect_uri", "scope", "extra", "max_wait_ms"])?;
         let (authorization_url, listening) = self.listen(&request)?;
-        let browser = Browser::open(&authorization_url).map_err(|trouble| no_browser(session, &trouble))?;
+        let browser = Browser::open(authorization_url).map_err(|trouble| no_browser(session, &trouble))?;
         self.wait_for_answer(session, listening, Some(browser)).await
     }
 
@@ -140,31 +138,28 @@ impl Client {
         mut browser: Option<Browser>,
     ) -> Result<Secret> {
         let renewer = self.renewer()?;
-        let url = poll_fn(|_| {
-            let failed = browser.as_mut().is_some_and(Browser::has_failed);
+        let slot = renewer.slot(session);
+        loop {
+            let trouble = browser.as_mut().and_then(Browser::trouble);
             let Listening { sign_in, loopback, until } = &mut listening;
             if let Some(url) = loopback.look(|url| sign_in.is_answered_by(url)) {
-                return Poll::Ready(Ok(url));
+                return self.finish(session, listening.sign_in, url.expose()).await;
             }
-            if let Err(closed) = renewer.check_open(session) {
-                return Poll::Ready(Err(closed));
+            renewer.check_open(session)?;
+            if let Some(trouble) = trouble {
+                return Err(no_browser(session, &trouble));
             }
-            if failed {
-                return Poll::Ready(Err(no_browser(session, "the program that opens it has failed")));
-            }
-            let now = Instant::now();
-            if now >= *until {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 let message = format!(
                     "session {session:?}: your wait ended before the user came back from the browser; nobody was signed \
                      in, and the session, if there was one, is as it was"
                 );
-                return Poll::Ready(Err(Error::new(Status::TimedOut, message).about(session)));
+                return Err(Error::new(Status::TimedOut, message).about(session));
             }
-            wake_at((now + LOOK).min(*until));
-            Poll::Pending
-        });
-        let url = url.await?;
-        self.finish(session, listening.sign_in, url.expose()).await
+            // The session wakes those who wait for it when the client is closed.
+            slot.changed(LOOK.min(left), || renewer.is_closing()).await;
+        }
     }
 
     async fn finish(&self, session: &str, sign_in: SignIn, redirect_url: &str) -> Result<Secret> {

@@ -2,7 +2,7 @@
 
 /// Why there is no session, and what to do: every reason with which one can end.
 pub const ENDS: &[(&str, &str)] = &[
-    ("no_session", "there is none of this name: save a token first"),
+    ("no_session", "there is none of this name: sign the user in, or save a token first"),
     (
         "no_refresh_token",
         "its token has expired and there is no refresh token to renew it: the user must sign in again, with a scope that \

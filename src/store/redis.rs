@@ -148,7 +148,7 @@ impl RedisStore {
             let mut answers = connection.pipeline(until, &commands)?.into_iter();
             let written = answers.next().unwrap_or(Ok(Value::Nil))?;
             if let (Value::Int(1), Some(replication)) = (&written, answers.next()) {
-                connector.replicate(connection, replication);
+                connector.replicate(connection, replication)?;
             }
             Ok(written)
         })?;

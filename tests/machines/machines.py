@@ -142,8 +142,8 @@ def undisturbed(fleet: Fleet, seconds: int) -> None:
     by = [sum(machine_of(agent(entry)) == machine.name for entry in log) for machine in fleet.machines]
     print(
         f"{len(reports)} processes on {len(by)} machines, {seconds} s: {len(log)} lives, {len(log)} requests "
-        f"({', '.join(map(str, by))} from each machine), 0 reuses; {calls} tokens handed out, all valid, nobody without; "
-        f"{uses} used, {sum(map(len, after))} of them ended on the way",
+        f"({', '.join(map(str, by))} from each machine), 0 reuses; {calls} tokens handed out, all valid, nobody "
+        f"without; {uses} used, {sum(map(len, after))} of them ended on the way",
         flush=True,
     )
 

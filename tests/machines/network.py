@@ -26,7 +26,9 @@ class Network:
         os.makedirs("/run/netns", exist_ok=True)
         run("mount", "-t", "tmpfs", "machines", "/run/netns")
         run("ip", "link", "set", "lo", "up")
-        run("ip", "link", "add", "bridge", "type", "bridge")
+        # Without an address of its own it would have the least of its links', and change it when a machine is added:
+        # those that had learned the old one could reach no server for half a minute.
+        run("ip", "link", "add", "bridge", "address", "02:00:00:00:00:01", "type", "bridge")
         run("ip", "address", "add", f"{SERVERS}/24", "dev", "bridge")
         run("ip", "link", "set", "bridge", "up")
 

@@ -1,20 +1,22 @@
 #!/bin/sh
-# 4 machines (network namespaces, a bridge between them) with 4 processes each, C, Python and Node, keep one session of one
-# shared store renewed, at a strict server whose tokens live for 2 s. Two of the machines' clocks are 10 minutes apart.
+# 4 machines (network namespaces, a bridge between them) with 4 processes each, C, Python and Node, keep one session of
+# one shared store renewed, at a strict server whose tokens live for 2 s. One machine's clock is 5 minutes ahead, one
+# 5 minutes behind.
 #   tests/machines/run.sh [STORE] [SECONDS] [--trouble]      postgres, 300 s
-# --trouble: then as long again while machines are killed, cut off and paused, and the store is restarted. machines.py
-# runs and judges them. EVERGRANT_SEED says what happens to whom. Needs root, or sudo.
+# STORE: postgres or redis. --trouble: then as long again while machines are killed, cut off and paused, and the store
+# is restarted, or its replica promoted. machines.py runs and judges them. EVERGRANT_SEED says what happens to whom.
+# Needs root, or sudo.
 #
 # evergrant for C is found by pkg-config, the others as tests/languages/install.sh has it.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 languages=$here/../languages
-programs=$PWD/build/machines
-mkdir -p "$programs"
 store=postgres seconds=300
 case ${1-} in [a-z]*) store=$1 && shift ;; esac
 case ${1-} in [0-9]*) seconds=$1 && shift ;; esac
+programs=$PWD/build/machines/$store
+mkdir -p "$programs"
 
 # shellcheck disable=SC2046 # flags are lists
 ${CC:-cc} -std=c99 -O1 -g -Wall -Wextra -Wpedantic -Werror $(pkg-config --cflags evergrant) "$languages/worker.c" \

@@ -13,13 +13,14 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import evergrant
 import verdict
 from network import Machine
-from soak import agent, control, now_ms
+from soak import Worker, agent, control, now_ms
+from stores import Lost
 
 if TYPE_CHECKING:
     from machines import Fleet
@@ -33,7 +34,6 @@ SLOW_MS = 800
 # Until everybody has a token again: a dead owner's deadline, a sign-in, and back-offs.
 RECOVERY_S = 65
 CALM_S = 10
-LEAST_S = LONG_S + 7
 
 
 @dataclass
@@ -45,6 +45,7 @@ class Trouble:
     machine: str
     begin_ms: int
     end_ms: int = 0
+    lost: Lost | None = None
 
 
 class Day:
@@ -64,7 +65,10 @@ class Day:
         self.session = self.client.session("soak")
 
     def start(self, machine: Machine) -> None:
-        for worker in self.fleet.start(machine):
+        self.let_work(machine, self.fleet.start(machine))
+
+    def let_work(self, machine: Machine, workers: list[Worker]) -> None:
+        for worker in workers:
             worker.run_until(self.workers_until_ms + machine.ahead_ms)
 
     def watch(self, seconds: float) -> None:
@@ -106,23 +110,36 @@ class Day:
         disarm()
         return None
 
+    def maybe_aim(self) -> Machine | None:
+        return self.aim() if random.random() < 0.7 else None
+
     def happen(self, kind: str) -> None:
-        aimed = random.random() < 0.7 and (hit := self.aim())
-        machine = hit if aimed else random.choice(self.fleet.machines)
+        if kind in self.store.FAILURES:
+            self.happen_to_store(kind)
+            return
+        hit = self.maybe_aim()
+        machine = hit or random.choice(self.fleet.machines)
         if self.long and machine.name == self.long[0].machine:
             return
-        of_a_machine = kind != "store restarted"
-        trouble = Trouble(kind, bool(aimed), machine.name if of_a_machine else "", now_ms())
+        trouble = Trouble(kind, bool(hit), machine.name, now_ms())
         self.troubles.append(trouble)
-        if of_a_machine:
-            end = getattr(self, kind.removeprefix("long ").replace(" ", "_"))(machine)
-            if kind.startswith("long "):
-                self.long = (trouble, end, now_ms() + LONG_S * 1000)
-                return
-            self.watch(random.uniform(0.5, 6))
-            end()
-        else:
-            self.store.fail(random.uniform(0, 1.5))
+        end = getattr(self, kind.removeprefix("long ").replace(" ", "_"))(machine)
+        if kind.startswith("long "):
+            self.long = (trouble, end, now_ms() + LONG_S * 1000)
+            return
+        self.watch(random.uniform(0.5, 6))
+        end()
+        trouble.end_ms = now_ms()
+
+    def happen_to_store(self, kind: str) -> None:
+        """Nobody signs in meanwhile: a sign-in, too, may be lost, and then a session ends twice."""
+        trouble = Trouble(kind, False, "", now_ms())
+        self.troubles.append(trouble)
+
+        def hit() -> None:
+            trouble.aimed = bool(self.maybe_aim())
+
+        trouble.lost = self.store.fail(kind, hit, random.uniform(0, 1.5))
         trouble.end_ms = now_ms()
 
     def killed(self, machine: Machine) -> Callable[[], None]:
@@ -160,7 +177,7 @@ class Day:
         return end
 
 
-KINDS = ["killed", "power lost", "cut off", "paused", "store restarted", "long cut off", "long paused"]
+OF_A_MACHINE = ["killed", "power lost", "cut off", "paused", "long cut off", "long paused"]
 
 
 def disarm() -> None:
@@ -170,15 +187,17 @@ def disarm() -> None:
 
 def run(fleet: "Fleet", store: Any, seconds: int) -> None:
     random.seed(os.environ.get("EVERGRANT_SEED"))
-    seconds = max(seconds, LEAST_S)
     fleet.begin(**SETTINGS)
+    started = [(machine, fleet.start(machine)) for machine in fleet.machines]
     until_ms = now_ms() + seconds * 1000
     day = Day(fleet, store, until_ms)
-    for machine in fleet.machines:
-        day.start(machine)
-    deck: list[str] = []
+    for machine, workers in started:
+        day.let_work(machine, workers)
+    kinds = [*OF_A_MACHINE, *store.FAILURES]
+    # Taken from the end: a short run has the store's.
+    deck = [*random.sample(OF_A_MACHINE, len(OF_A_MACHINE)), *store.FAILURES]
     while now_ms() < until_ms:
-        deck = deck or random.sample(KINDS, len(KINDS))
+        deck = deck or random.sample(kinds, len(kinds))
         kind = deck.pop()
         if kind.startswith("long ") and (day.long or now_ms() + LONG_S * 1000 > until_ms):
             continue
@@ -193,16 +212,16 @@ def run(fleet: "Fleet", store: Any, seconds: int) -> None:
     killed = {worker.name: worker.killed_ms for worker in fleet.workers if worker.killed_ms}
     log = control("/log?endpoint=token&raw=1")
     # For whoever has to find out why.
-    seen = {"log": log, "troubles": [vars(trouble) for trouble in day.troubles], "killed": killed, "reports": reports}
+    seen = {"log": log, "troubles": [asdict(trouble) for trouble in day.troubles], "killed": killed, "reports": reports}
     (fleet.programs / "seen.json").write_text(json.dumps(seen | {"ends": day.ends, "calm_ms": calm_ms}))
     lost = verdict.judge(log, day.troubles, killed, reports, len(day.ends), calm_ms)
-    table(day, lost)
+    table(day, kinds)
     failed = Counter(error["status"] for report in reports.values() for _, error in report["failed"])
     calls = sum(report["calls"] for report in reports.values())
     reasons = Counter(day.ends.values())
     print(
-        f"{len(day.troubles)} troubles of 4 machines in {seconds} s: {len(log)} requests, {len(lost)} losses, all explained "
-        f"({', '.join(f'{count} {case}' for case, count in Counter(lost).items()) or 'none'}; "
+        f"{len(day.troubles)} troubles of 4 machines in {seconds} s: {len(log)} requests, {len(lost)} losses, all "
+        f"explained ({', '.join(f'{count} {case}' for case, count in Counter(lost).items()) or 'none'}; "
         f"{', '.join(f'{count} {reason}' for reason, count in reasons.items()) or 'no reason'}); "
         f"{calls} tokens handed out, all valid; calls without one: "
         f"{', '.join(f'{count} {status}' for status, count in failed.items()) or 'none'}",
@@ -210,8 +229,9 @@ def run(fleet: "Fleet", store: Any, seconds: int) -> None:
     )
 
 
-def table(day: Day, lost: list[str]) -> None:
-    print(f"{'what':<16} {'times':>5} {'mid-renewal':>11}")
-    for kind in KINDS:
+def table(day: Day, kinds: list[str]) -> None:
+    print(f"{'what':<21} {'times':>5} {'mid-renewal':>11} {'writes lost':>11}")
+    for kind in kinds:
         of_kind = [trouble for trouble in day.troubles if trouble.kind == kind]
-        print(f"{kind:<16} {len(of_kind):>5} {sum(trouble.aimed for trouble in of_kind):>11}")
+        aimed, lost = sum(each.aimed for each in of_kind), sum(each.lost is not None for each in of_kind)
+        print(f"{kind:<21} {len(of_kind):>5} {aimed:>11} {lost:>11}")

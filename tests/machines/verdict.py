@@ -1,14 +1,19 @@
-"""What the server's log says of a run with troubles: nothing was lost but by the three cases of docs/guarantees.md."""
+"""What the server's log says of a run with troubles: nothing was lost but by the three cases of docs/guarantees.md, or
+by a store that went back in time.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 from soak import LIFE_MS, agent
 
 if TYPE_CHECKING:
+    from stores import Lost
     from trouble import Trouble
 
 # A request may come so long after its sender got into trouble, or before: its exchange's limit.
 EXCHANGE_MS = 4000
+# In the order in which a family has them.
+OUTCOMES = ["ok", "reused_and_revoked", "family_revoked"]
 ALLOWED = {"TIMED_OUT", "STORE", "UNAVAILABLE", "SIGN_IN_REQUIRED"}
 
 
@@ -24,6 +29,9 @@ def judge(
     families: dict[int, list[dict[str, Any]]] = {}
     for entry in log:
         families.setdefault(entry["family"], []).append(entry)
+    for entries in families.values():
+        # The log is in the order of arrival.
+        entries.sort(key=lambda entry: (entry["processed_ms"], OUTCOMES.index(entry["outcome"])))
     lost, revoked_ms = [], {}
     for family, entries in families.items():
         reuse = check(entries)
@@ -65,8 +73,9 @@ def explain(
     killed: dict[str, int],
     reports: dict[str, dict[str, Any]],
 ) -> str:
-    """Which of the three cases it was, by what happened to the process that got the answer, or to the one that sent once
-    more. It is none where a process knew of the successor, unless that request was long on its way.
+    """Which of the three cases it was, by what happened to the process that got the answer, or to the one that sent
+    once more. It is none where a process knew of the successor, unless that request was long on its way, or the store
+    had forgotten it.
     """
     first = next(entry for entry in entries if entry["generation"] == reuse["generation"])
     owner, other = agent(first), agent(reuse)
@@ -93,8 +102,28 @@ def explain(
             return "paused owner"
     elif owner != other and (killed.get(other, until) < until or had(other, "cut off, paused", since, until)):
         return "ghost"
+    if any(trouble.lost and went_back(entries, first, reuse, trouble.lost) for trouble in troubles):
+        return "store went back"
     happened = [trouble for trouble in troubles if trouble.begin_ms <= until and trouble.end_ms >= since]
     raise AssertionError(f"nothing explains this loss (committed: {committed}): {first} {reuse} {happened}")
+
+
+def went_back(entries: list[dict[str, Any]], first: dict[str, Any], reuse: dict[str, Any], lost: "Lost") -> bool:
+    """Whether the store had known that this refresh token was claimed, or spent, and then did not: one was sent before,
+    one after, and by then nobody can have repaired the store. Who repairs it brings back what they have seen, which may
+    be a generation in between, and is without its claim.
+    """
+    had, has = lost.had["generation"], lost.has["generation"]
+    claimed, claim = (record.get("attempt", {}).get("id") for record in (lost.had, lost.has))
+    # Server and store count alike, as every renewal rotates.
+    sent = reuse["generation"]
+    forgotten = has <= sent and (sent < had or (sent == had and claimed not in (None, claim)))
+    before, after = sorted(entry["at_ms"] for entry in (first, reuse))
+    repaired = any(
+        entry["generation"] > reuse["generation"] and lost.back_ms < entry["at_ms"] < reuse["at_ms"] - EXCHANGE_MS
+        for entry in entries
+    )
+    return forgotten and before < lost.died_ms + EXCHANGE_MS and after > lost.back_ms and not repaired
 
 
 def tokens(name: str, report: dict[str, Any], issued: dict[str, dict[str, Any]], revoked_ms: dict[int, int]) -> None:

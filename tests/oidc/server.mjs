@@ -1,8 +1,8 @@
 // A real authorization server for tests: oidc-provider on 127.0.0.1, any free port, refresh token rotation on.
-// It signs one user in with each of three clients, or with OIDC_TLS lets users do that at its own pages; prints one JSON line
+// It signs one user in with each of its clients, or with OIDC_TLS lets users do that at its own pages; prints one JSON line
 // (README.md), and serves until stdin ends or SIGTERM.
 
-import { createHash, createPublicKey, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { constants, createHash, generateKeyPairSync, randomBytes, sign } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import * as http from 'node:http';
@@ -12,9 +12,8 @@ import { Provider } from 'oidc-provider';
 const ACCESS_TOKEN_LIFE_S = Number(process.env.OIDC_ACCESS_TOKEN_LIFE_S || 5);
 if (!(ACCESS_TOKEN_LIFE_S > 0)) throw new Error('OIDC_ACCESS_TOKEN_LIFE_S: a number of seconds above 0');
 
-// The directory of server.pem and client.pem, each a certificate and its key: with it, https and users at browsers.
-const TLS = process.env.OIDC_TLS;
-const pem = (name) => readFileSync(`${TLS}/${name}.pem`);
+// A file with a certificate and its key: with it, https, and users who come with a browser.
+const TLS = process.env.OIDC_TLS && readFileSync(process.env.OIDC_TLS);
 
 const REDIRECT_URI = TLS
   ? 'http://127.0.0.1/callback' // with any port: RFC 8252 §7.3
@@ -26,17 +25,32 @@ const CLIENTS = [
   { client_auth: 'client_secret_basic', client_id: 'basic: a+b%20c &=/?~', client_secret: 's:e+c%72 &=/?~%C3%A9' },
   { client_auth: 'client_secret_post', client_id: 'post: a+b%20c &=/?~', client_secret: 'p:o+s%74 &=/?~%' },
   { client_auth: 'none', client_id: 'public: a+b%20c &=/?~' },
+  ...['RS256', 'PS256', 'ES256'].map(keyClient),
 ];
-if (TLS) {
-  const keys = [{ ...createPublicKey(pem('client')).export({ format: 'jwk' }), kid: 'key: 1' }];
-  CLIENTS.push({ client_auth: 'private_key_jwt', client_id: 'jwt: a+b%20c &=/?~', jwks: { keys } });
+
+/** A client that authenticates by a private key of its own, with which it must sign in just this way. */
+function keyClient(algorithm) {
+  const kind = algorithm === 'ES256' ? ['ec', { namedCurve: 'P-256' }] : ['rsa', { modulusLength: 2048 }];
+  const { privateKey, publicKey } = generateKeyPairSync(...kind);
+  const key_id = `key of ${algorithm}`;
+  return {
+    client_auth: 'private_key_jwt',
+    client_id: `${algorithm}: a+b%20c &=/?~`,
+    key_id,
+    assertion_algorithm: algorithm,
+    private_key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
+    jwks: { keys: [{ ...publicKey.export({ format: 'jwk' }), kid: key_id, alg: algorithm, use: 'sig' }] },
+  };
 }
 
 function startProvider(issuer) {
   const provider = new Provider(issuer, {
-    clients: CLIENTS.map(({ client_auth, ...client }) => ({
-      ...client,
+    clients: CLIENTS.map(({ client_auth, client_id, client_secret, assertion_algorithm, jwks }) => ({
+      client_id,
+      client_secret,
       token_endpoint_auth_method: client_auth,
+      token_endpoint_auth_signing_alg: assertion_algorithm,
+      jwks,
       grant_types: ['authorization_code', 'refresh_token'],
       redirect_uris: [REDIRECT_URI],
       application_type: TLS ? 'native' : 'web',
@@ -99,7 +113,8 @@ async function interact(provider, { req, res }) {
 }
 
 /** The authorization code flow with PKCE S256, as a browser and an application would run it. Returns the token answer. */
-async function signIn(metadata, { client_auth, client_id, client_secret }) {
+async function signIn(metadata, client) {
+  const { client_auth, client_id, client_secret } = client;
   const verifier = randomBytes(32).toString('base64url');
   const state = randomBytes(16).toString('base64url');
   const authorization = new URL(metadata.authorization_endpoint);
@@ -123,7 +138,10 @@ async function signIn(metadata, { client_auth, client_id, client_secret }) {
   const body = new URLSearchParams({
     grant_type: 'authorization_code', code: callback.searchParams.get('code'), redirect_uri: REDIRECT_URI, code_verifier: verifier,
   });
-  if (client_auth === 'client_secret_basic') {
+  if (client_auth === 'private_key_jwt') {
+    body.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
+    body.set('client_assertion', assertion(metadata, client));
+  } else if (client_auth === 'client_secret_basic') {
     const userinfo = [client_id, client_secret].map(encodeURIComponent).join(':');
     headers.authorization = `Basic ${Buffer.from(userinfo).toString('base64')}`;
   } else {
@@ -134,6 +152,17 @@ async function signIn(metadata, { client_auth, client_id, client_secret }) {
   const token = await answer.json();
   if (!token.refresh_token) throw new Error(`${client_auth}: no refresh token: ${answer.status} ${JSON.stringify(token)}`);
   return token;
+}
+
+/** RFC 7523 §3. */
+function assertion({ issuer }, { client_id, key_id, assertion_algorithm, private_key }) {
+  const now = Math.floor(Date.now() / 1000);
+  const claims = { iss: client_id, sub: client_id, aud: issuer, jti: randomBytes(16).toString('hex'), iat: now, exp: now + 60 };
+  const encode = (json) => Buffer.from(JSON.stringify(json)).toString('base64url');
+  const signed = `${encode({ alg: assertion_algorithm, kid: key_id })}.${encode(claims)}`;
+  const padding = assertion_algorithm === 'PS256' ? { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 } : {};
+  const signature = sign('sha256', Buffer.from(signed), { key: private_key, dsaEncoding: 'ieee-p1363', ...padding });
+  return `${signed}.${signature.toString('base64url')}`;
 }
 
 /** Follows redirects with a cookie jar of its own, until one leaves for the application. */
@@ -155,23 +184,19 @@ async function browse(start) {
   throw new Error('the sign-in goes round in circles');
 }
 
-const server = TLS ? https.createServer({ cert: pem('server'), key: pem('server') }) : http.createServer();
+const server = TLS ? https.createServer({ cert: TLS, key: TLS }) : http.createServer();
 await once(server.listen(0, '127.0.0.1'), 'listening');
 const issuer = `${TLS ? 'https' : 'http'}://127.0.0.1:${server.address().port}`;
 const { provider, stats } = startProvider(issuer);
 server.on('request', provider.callback());
 
-process.on('SIGTERM', () => process.exit(0));
-process.stdin.on('error', () => process.exit(0)).resume();
-process.stdin.on('end', () => process.stdout.write(`${JSON.stringify(stats)}\n`, () => process.exit(0)));
-process.stdout.on('error', () => process.exit(0)); // nobody reads it
+const stop = () => process.exit(0);
+process.on('SIGTERM', stop);
+process.stdin.on('end', () => process.stdout.write(`${JSON.stringify(stats)}\n`, stop)).on('error', stop).resume();
+process.stdout.on('error', stop); // nobody wants to know
 
-const metadata = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
-const clients = [];
-for (const client of CLIENTS) clients.push(TLS ? client : { ...client, token: await signIn(metadata, client) });
-const {
-  authorization_endpoint, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint,
-} = metadata;
-console.log(JSON.stringify({
-  issuer, authorization_endpoint, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint, clients,
-}));
+const clients = CLIENTS.map(({ jwks, ...client }) => client);
+const metadata = TLS ? {} : await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
+if (!TLS) for (const client of clients) client.token = await signIn(metadata, client);
+const { token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint } = metadata;
+console.log(JSON.stringify({ issuer, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint, clients }));

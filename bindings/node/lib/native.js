@@ -159,6 +159,7 @@ export const prototypes = {
   evergrant_session_move: [status, object, text, text, objectOut],
   evergrant_sign_in_start: [status, object, text, textOut, objectOut],
   evergrant_sign_in_finish: [status, object, text, text, text, textOut, objectOut],
+  evergrant_sign_in_with_browser: [status, object, text, text, textOut, objectOut],
   evergrant_sign_in_with_password: [status, object, text, text, textOut, objectOut],
   evergrant_queue_open: [status, objectOut, int32Out, objectOut],
   evergrant_queue_submit: [status, object, object, 'uint64_t', text, objectOut],

@@ -49,6 +49,8 @@ test('a session, from its first token to its end', async (t) => {
   assert.equal(stats.exchanges.done, 1);
   assert.equal(stats.openExchanges, 0);
 
+  assert.equal((await session.introspect()).active, true);
+
   await session.signOut();
   await assert.rejects(session.token(), { ...code('SIGN_IN_REQUIRED'), reason: 'signed_out', session: 'alice' });
   assert.equal(session.accessTokenNow(), undefined);
@@ -184,6 +186,9 @@ test('wrong input is an error that names it', async (t) => {
     await assert.rejects(client.signInStart(request), wrong);
     await assert.rejects(client.signInFinish('alice', request, 'https://localhost/'), wrong);
     await assert.rejects(client.signInWithPassword('alice', request), wrong);
+    if (request !== undefined && Object(request) !== request) {
+      await assert.rejects(client.signIn('alice', request), wrong);
+    }
     await assert.rejects(refresh(request), wrong);
   }
   await assert.rejects(refresh(config), wrong);
@@ -216,6 +221,7 @@ test('a closed client answers with CLOSED, whatever it is asked', async (t) => {
     () => session.forget(),
     () => client.stats(),
     () => client.sessions().next(),
+    () => client.signIn('alice'),
     () => client.signInStart({ redirectUri: 'a' }),
   ];
   for (const call of calls) await assert.rejects(call, closed, String(call));

@@ -114,6 +114,7 @@ test('every wait takes a signal', async (t) => {
     client.stats({ signal }),
     client.sessions({ signal }).next(),
     client.events({ signal }).next(),
+    client.signIn('alice', {}, { signal }),
     client.signInStart({ redirectUri: 'https://localhost/' }, { signal }),
     client.close({ signal }),
   ];

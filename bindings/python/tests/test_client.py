@@ -219,15 +219,6 @@ def test_no_repr_holds_a_secret(site: dict[str, Any], client: evergrant.Client) 
     assert repr(client.session("alice")) == "<evergrant.Session 'alice'>"
 
 
-def test_sign_in_functions_pass_the_answer_of_the_library_on(client: evergrant.Client) -> None:
-    calls: list[Callable[[], object]] = [
-        lambda: client.sign_in_start(redirect_uri="https://localhost/callback", scope="api", extra={"prompt": "login"}),
-        lambda: client.sign_in_finish("alice", {"state": "x"}, "https://localhost/callback?code=x"),
-        lambda: client.sign_in_with_password("alice", username="u", password="p", redirect_uri="https://localhost/"),
-    ]
-    for call in calls:
-        with pytest.raises(evergrant.InvalidArgument, match="not built yet"):
-            call()
 
 
 def test_the_server_tells_of_an_access_token(client: evergrant.Client, alice: evergrant.Session, server: Server) -> None:

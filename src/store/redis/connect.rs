@@ -176,21 +176,26 @@ impl Connector {
     }
 
     /// After a write, whose answer was followed by `replication`: waits until a replica has it too, if there is one.
-    pub fn replicate(&self, connection: &mut Connection, replication: RedisResult<Value>) {
+    /// An error if this server is gone before: a replica that takes its place may have the write, or not.
+    pub fn replicate(&self, connection: &mut Connection, replication: RedisResult<Value>) -> Result<(), Failed> {
         if !replication.is_ok_and(|value| Info::of(&value).has_replica()) {
-            return;
+            return Ok(());
         }
         let mut wait = cmd("WAIT");
         wait.arg(1).arg(REPLICA.as_millis() as u64);
-        // The write is done, whatever comes now.
-        let confirmed = connection.query(Instant::now() + REPLICA * 2, &wait);
-        if !matches!(confirmed, Ok(Value::Int(1..)) | Err(_)) {
-            self.common.warn(format!(
-                "{} has replicas, but none has confirmed a write in {} s: if one of them takes over now, the last \
-                 renewals may be lost, and users have to sign in again.",
-                self.name,
-                REPLICA.as_secs()
-            ));
+        match connection.query(Instant::now() + REPLICA * 2, &wait).map_err(Failed::trouble) {
+            // The last: this user may not wait, or the server knows no such command.
+            Ok(Value::Int(1..)) | Err(Trouble::Refused(_)) => Ok(()),
+            Ok(_) => {
+                self.common.warn(format!(
+                    "{} has replicas, but none has confirmed a write in {} s: if one of them takes over now, the last \
+                     renewals may be lost, and users have to sign in again.",
+                    self.name,
+                    REPLICA.as_secs()
+                ));
+                Ok(())
+            }
+            Err(gone) => Err(Failed::Ours(gone)),
         }
     }
 }

@@ -322,6 +322,29 @@ fn a_write_is_with_a_replica_when_it_is_done() {
 }
 
 #[test]
+fn a_write_is_of_unknown_outcome_if_the_master_dies_before_a_replica_has_it() {
+    // Where the machine is too busy to kill it within the time for which a write waits, there is a warning.
+    let outcome = (0..50).find_map(|_| {
+        let master = Redis::start();
+        let replica = Redis::replica_of(&master);
+        let place = Place::of(&key("").namespace);
+        let store = store(&master.url());
+        store.load(&key("a")).unwrap();
+        replica.signal(Signal::STOP);
+        let outcome = thread::scope(|scope| {
+            let writing = scope.spawn(|| store.compare_and_swap(&key("a"), None, &record(1)));
+            servers::wait_until("the write", || master.cli(&["HGET", &place.session("a"), "version"]) == "1");
+            master.stop(Signal::KILL);
+            writing.join().unwrap()
+        });
+        replica.signal(Signal::CONT);
+        store.warnings(0).is_empty().then_some(outcome)
+    });
+    let error = outcome.expect("one of them in time").unwrap_err();
+    assert!(error.message.contains("cannot be reached"), "{error}");
+}
+
+#[test]
 fn a_replica_that_does_not_follow_is_warned_of() {
     let master = Redis::start();
     let replica = Redis::replica_of(&master);

@@ -1,6 +1,7 @@
 // The whole API as a program in TypeScript writes it, and what it must not write. Compiled, never run.
 import { Client, EvergrantError, Session, Token, isRejection, refresh, version } from 'evergrant';
 import type {
+  BrowserRequest,
   CloseOptions,
   Configuration,
   ErrorCode,
@@ -123,7 +124,12 @@ const start: SignInRequest = { redirectUri: 'https://localhost/', scope: 'api', 
 const signIn: SignIn = await client.signInStart(start, wait);
 same<string>()(signIn.authorizationUrl);
 same<Token>()(await client.signInFinish('alice', signIn, new URL('https://localhost/?code=a&state=b'), wait));
-const password: PasswordRequest = { username: 'a', password: 'b', redirectUri: 'https://localhost/' };
+const listening: SignIn = await client.signInStart({ listen: true, maxWaitMs: 5_000 });
+same<Token>()(await client.signInFinish('alice', listening));
+const browser: BrowserRequest = { scope: 'api', redirectUri: 'http://127.0.0.1/x', maxWaitMs: 5_000 };
+same<Token>()(await client.signIn('alice', browser, wait));
+same<Token>()(await client.signIn('alice'));
+const password: PasswordRequest = { credentialsIn: 'body', username: 'a', password: 'b', redirectUri: 'https://localhost/' };
 same<Token>()(await client.signInWithPassword('alice', password));
 // @ts-expect-error: a redirect URI is needed
 await client.signInStart({});

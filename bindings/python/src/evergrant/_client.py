@@ -208,49 +208,123 @@ class Client:
             if not page["events"] and (max_wait_ms is not None or self._closed):
                 return
 
+    def sign_in(
+        self,
+        session: str,
+        *,
+        scope: str | None = None,
+        redirect_uri: str | None = None,
+        extra: Mapping[str, str] | None = None,
+        max_wait_ms: int | None = None,
+    ) -> Token:
+        """Signs a user in with a browser of this machine (RFC 8252), and saves the session in place of an earlier one.
+
+        Opens the browser (``$BROWSER``, or the system's own) and waits until the user comes back, for five minutes
+        unless ``max_wait_ms`` says otherwise: then :class:`TimedOut` is raised. Ctrl-C ends the wait at once.
+
+        ``scope``: it must make the server give a refresh token. ``redirect_uri``: by default
+        ``http://127.0.0.1/callback``, with a free port; one with a port listens there. ``extra``: further parameters of
+        the authorization request. If it fails, the session is as it was.
+        """
+        request = _request(redirect_uri, scope, extra=extra, max_wait_ms=max_wait_ms)
+        return Token(self._call("sign_in_with_browser", session=session, request=request))
+
+    async def asign_in(
+        self,
+        session: str,
+        *,
+        scope: str | None = None,
+        redirect_uri: str | None = None,
+        extra: Mapping[str, str] | None = None,
+        max_wait_ms: int | None = None,
+    ) -> Token:
+        """The same for asyncio."""
+        request = _request(redirect_uri, scope, extra=extra, max_wait_ms=max_wait_ms)
+        return Token(await self._acall("sign_in_with_browser", session=session, request=request))
+
     def sign_in_start(
-        self, *, redirect_uri: str, scope: str | None = None, extra: Mapping[str, str] | None = None
+        self,
+        *,
+        redirect_uri: str | None = None,
+        scope: str | None = None,
+        extra: Mapping[str, str] | None = None,
+        listen: bool = False,
+        max_wait_ms: int | None = None,
     ) -> dict[str, Any]:
-        """Starts a sign-in with an authorization code and PKCE (RFC 6749 section 4.1, RFC 7636).
+        """Starts a sign-in with an authorization code and PKCE (RFC 6749 section 4.1, RFC 7636). Nothing is sent.
 
         Send the user to ``authorization_url`` of the answer. Keep the whole answer, secretly, for ``sign_in_finish``.
+
+        ``redirect_uri``: where your program gets the answer. ``listen``: this process waits for it itself, as for
+        ``sign_in``, for ``max_wait_ms``.
         """
-        answer: dict[str, Any] = self._call("sign_in_start", request=_request(redirect_uri, scope, extra=extra))
+        request = _request(redirect_uri, scope, extra=extra, listen=listen or None, max_wait_ms=max_wait_ms)
+        answer: dict[str, Any] = self._call("sign_in_start", request=request)
         return answer
 
     async def asign_in_start(
-        self, *, redirect_uri: str, scope: str | None = None, extra: Mapping[str, str] | None = None
+        self,
+        *,
+        redirect_uri: str | None = None,
+        scope: str | None = None,
+        extra: Mapping[str, str] | None = None,
+        listen: bool = False,
+        max_wait_ms: int | None = None,
     ) -> dict[str, Any]:
         """The same for asyncio."""
-        answer: dict[str, Any] = await self._acall("sign_in_start", request=_request(redirect_uri, scope, extra=extra))
+        request = _request(redirect_uri, scope, extra=extra, listen=listen or None, max_wait_ms=max_wait_ms)
+        answer: dict[str, Any] = await self._acall("sign_in_start", request=request)
         return answer
 
-    def sign_in_finish(self, session: str, sign_in: Mapping[str, Any], redirect_url: str) -> Token:
+    def sign_in_finish(self, session: str, sign_in: Mapping[str, Any], redirect_url: str | None = None) -> Token:
         """Finishes a sign-in: checks ``state``, exchanges the code (RFC 6749 section 4.1.3), saves the session.
 
-        ``sign_in``: the whole answer of ``sign_in_start``. ``redirect_url``: the URL that the user came back to.
+        ``sign_in``: the whole answer of ``sign_in_start``. ``redirect_url``: the URL that the user came back to; not
+        given, it waits for the user, if the sign-in was started with ``listen``.
+
+        If it fails, the session is as it was. :class:`SignInRequired` means that the user must sign in again,
+        :class:`Unavailable` with the outcome ``not_sent`` that the same call may be made again.
         """
         return Token(self._call("sign_in_finish", session=session, sign_in=sign_in, redirect_url=redirect_url))
 
-    async def asign_in_finish(self, session: str, sign_in: Mapping[str, Any], redirect_url: str) -> Token:
+    async def asign_in_finish(self, session: str, sign_in: Mapping[str, Any], redirect_url: str | None = None) -> Token:
         """The same for asyncio."""
         return Token(await self._acall("sign_in_finish", session=session, sign_in=sign_in, redirect_url=redirect_url))
 
     def sign_in_with_password(
-        self, session: str, *, username: str, password: str, redirect_uri: str, scope: str | None = None
+        self,
+        session: str,
+        *,
+        username: str,
+        password: str,
+        redirect_uri: str,
+        scope: str | None = None,
+        credentials_in: Literal["header", "body"] | None = None,
     ) -> Token:
         """Signs a user of a Salesforce Experience Cloud site in without a browser, and saves the session.
 
-        This is the Authorization Code and Credentials flow.
+        This is the Authorization Code and Credentials flow. ``redirect_uri`` is one that the app has; it is never
+        called. ``credentials_in="body"``: as some apps want it.
         """
-        request = _request(redirect_uri, scope, username=username, password=password)
+        request = _request(
+            redirect_uri, scope, username=username, password=password, credentials_in=credentials_in
+        )
         return Token(self._call("sign_in_with_password", session=session, request=request))
 
     async def asign_in_with_password(
-        self, session: str, *, username: str, password: str, redirect_uri: str, scope: str | None = None
+        self,
+        session: str,
+        *,
+        username: str,
+        password: str,
+        redirect_uri: str,
+        scope: str | None = None,
+        credentials_in: Literal["header", "body"] | None = None,
     ) -> Token:
         """The same for asyncio."""
-        request = _request(redirect_uri, scope, username=username, password=password)
+        request = _request(
+            redirect_uri, scope, username=username, password=password, credentials_in=credentials_in
+        )
         return Token(await self._acall("sign_in_with_password", session=session, request=request))
 
     def close(self, max_wait_ms: int | None = None) -> bool:
@@ -304,7 +378,7 @@ def _events_wait(max_wait_ms: int | None) -> int:
     return _EVENTS_WAIT_MS if max_wait_ms is None else max_wait_ms
 
 
-def _request(redirect_uri: str, scope: str | None, **members: Any) -> dict[str, Any]:
+def _request(redirect_uri: str | None, scope: str | None, **members: Any) -> dict[str, Any]:
     request = {"redirect_uri": redirect_uri, "scope": scope, **members}
     return {name: value for name, value in request.items() if value is not None}
 

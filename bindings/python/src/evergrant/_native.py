@@ -51,6 +51,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "evergrant_session_move": (c_int32, c_void_p, c_char_p, _JSON, _OUT),
     "evergrant_sign_in_start": (c_int32, c_void_p, _JSON, _OUT, _OUT),
     "evergrant_sign_in_finish": (c_int32, c_void_p, c_char_p, _JSON, c_char_p, _OUT, _OUT),
+    "evergrant_sign_in_with_browser": (c_int32, c_void_p, c_char_p, _JSON, _OUT, _OUT),
     "evergrant_sign_in_with_password": (c_int32, c_void_p, c_char_p, _JSON, _OUT, _OUT),
     "evergrant_queue_open": (c_int32, _OUT, POINTER(c_int32), _OUT),
     "evergrant_queue_submit": (c_int32, c_void_p, c_void_p, c_uint64, _JSON, _OUT),
