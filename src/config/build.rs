@@ -150,8 +150,7 @@ fn registration(settings: &Settings) -> Result<Registration> {
         return Err(wrong("issuer", "site_url is given as well: keep one"));
     }
     let endpoints = endpoints(settings, site_url.as_deref(), issuer.is_some())?;
-    // What is discovered is the issuer's own.
-    let server = issuer.as_deref().filter(|_| endpoints.token.is_empty()).unwrap_or(&endpoints.token);
+    let server = if endpoints.token.is_empty() { issuer.as_deref().unwrap_or_default() } else { &endpoints.token };
     let profile = profiles::of(&endpoints::host(&endpoints::canonical(server)));
     let client_id = settings.text("client_id").ok_or_else(|| wrong("client_id", "it is missing"))?;
     if client_id.trim() != client_id {
