@@ -1,7 +1,7 @@
 // A real authorization server for tests: oidc-provider on 127.0.0.1, any free port, refresh token rotation on.
-// It signs one user in with each of three clients, prints one JSON line (README.md), and serves until stdin ends or SIGTERM.
+// It signs one user in with each of its clients, prints one JSON line (README.md), and serves until stdin ends or SIGTERM.
 
-import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
+import { constants, createHash, generateKeyPairSync, randomBytes, sign } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { Provider } from 'oidc-provider';
@@ -17,13 +17,32 @@ const CLIENTS = [
   { client_auth: 'client_secret_basic', client_id: 'basic: a+b%20c &=/?~', client_secret: 's:e+c%72 &=/?~%C3%A9' },
   { client_auth: 'client_secret_post', client_id: 'post: a+b%20c &=/?~', client_secret: 'p:o+s%74 &=/?~%' },
   { client_auth: 'none', client_id: 'public: a+b%20c &=/?~' },
+  ...['RS256', 'PS256', 'ES256'].map(keyClient),
 ];
+
+/** A client that authenticates by a private key of its own, with which it must sign in just this way. */
+function keyClient(algorithm) {
+  const kind = algorithm === 'ES256' ? ['ec', { namedCurve: 'P-256' }] : ['rsa', { modulusLength: 2048 }];
+  const { privateKey, publicKey } = generateKeyPairSync(...kind);
+  const key_id = `key of ${algorithm}`;
+  return {
+    client_auth: 'private_key_jwt',
+    client_id: `${algorithm}: a+b%20c &=/?~`,
+    key_id,
+    assertion_algorithm: algorithm,
+    private_key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
+    jwks: { keys: [{ ...publicKey.export({ format: 'jwk' }), kid: key_id, alg: algorithm, use: 'sig' }] },
+  };
+}
 
 function startProvider(issuer) {
   const provider = new Provider(issuer, {
-    clients: CLIENTS.map(({ client_auth, ...client }) => ({
-      ...client,
+    clients: CLIENTS.map(({ client_auth, client_id, client_secret, assertion_algorithm, jwks }) => ({
+      client_id,
+      client_secret,
       token_endpoint_auth_method: client_auth,
+      token_endpoint_auth_signing_alg: assertion_algorithm,
+      jwks,
       grant_types: ['authorization_code', 'refresh_token'],
       redirect_uris: [REDIRECT_URI],
     })),
@@ -85,7 +104,8 @@ async function interact(provider, { req, res }) {
 }
 
 /** The authorization code flow with PKCE S256, as a browser and an application would run it. Returns the token answer. */
-async function signIn(metadata, { client_auth, client_id, client_secret }) {
+async function signIn(metadata, client) {
+  const { client_auth, client_id, client_secret } = client;
   const verifier = randomBytes(32).toString('base64url');
   const state = randomBytes(16).toString('base64url');
   const authorization = new URL(metadata.authorization_endpoint);
@@ -109,7 +129,10 @@ async function signIn(metadata, { client_auth, client_id, client_secret }) {
   const body = new URLSearchParams({
     grant_type: 'authorization_code', code: callback.searchParams.get('code'), redirect_uri: REDIRECT_URI, code_verifier: verifier,
   });
-  if (client_auth === 'client_secret_basic') {
+  if (client_auth === 'private_key_jwt') {
+    body.set('client_assertion_type', 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer');
+    body.set('client_assertion', assertion(metadata, client));
+  } else if (client_auth === 'client_secret_basic') {
     const userinfo = [client_id, client_secret].map(encodeURIComponent).join(':');
     headers.authorization = `Basic ${Buffer.from(userinfo).toString('base64')}`;
   } else {
@@ -120,6 +143,17 @@ async function signIn(metadata, { client_auth, client_id, client_secret }) {
   const token = await answer.json();
   if (!token.refresh_token) throw new Error(`${client_auth}: no refresh token: ${answer.status} ${JSON.stringify(token)}`);
   return token;
+}
+
+/** RFC 7523 §3. */
+function assertion({ issuer }, { client_id, key_id, assertion_algorithm, private_key }) {
+  const now = Math.floor(Date.now() / 1000);
+  const claims = { iss: client_id, sub: client_id, aud: issuer, jti: randomBytes(16).toString('hex'), iat: now, exp: now + 60 };
+  const encode = (json) => Buffer.from(JSON.stringify(json)).toString('base64url');
+  const signed = `${encode({ alg: assertion_algorithm, kid: key_id })}.${encode(claims)}`;
+  const padding = assertion_algorithm === 'PS256' ? { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: 32 } : {};
+  const signature = sign('sha256', Buffer.from(signed), { key: private_key, dsaEncoding: 'ieee-p1363', ...padding });
+  return `${signed}.${signature.toString('base64url')}`;
 }
 
 /** Follows redirects with a cookie jar of its own, until one leaves for the application. */
@@ -152,6 +186,6 @@ process.stdin.on('end', stop).on('error', stop).resume();
 
 const metadata = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
 const clients = [];
-for (const client of CLIENTS) clients.push({ ...client, token: await signIn(metadata, client) });
+for (const { jwks, ...client } of CLIENTS) clients.push({ ...client, token: await signIn(metadata, client) });
 const { token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint } = metadata;
 console.log(JSON.stringify({ issuer, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint, clients }));

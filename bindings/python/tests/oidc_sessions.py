@@ -11,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import evergrant
 
@@ -23,15 +24,21 @@ def is_accepted(provider: dict[str, Any], access_token: str) -> bool:
         return "sub" in json.load(answer)
 
 
-def configuration(provider: dict[str, Any], registration: dict[str, Any], store: str) -> dict[str, Any]:
-    secret = {"client_secret": registration["client_secret"]} if registration["client_auth"] != "none" else {}
+def configuration(provider: dict[str, Any], registration: dict[str, Any], directory: str) -> dict[str, Any]:
+    name = quote(registration["client_id"], safe="")
+    given = {key: registration[key] for key in ("client_secret", "key_id", "assertion_algorithm") if key in registration}
+    endpoints = {key: provider[key] for key in ("token_endpoint", "revocation_endpoint", "introspection_endpoint")}
+    if "private_key" in registration:
+        key = Path(directory, f"{name}.pem")
+        key.write_text(registration["private_key"])
+        given["private_key_file"] = str(key)
+        endpoints = {"issuer": provider["issuer"]}
     return {
-        "token_endpoint": provider["token_endpoint"],
-        "revocation_endpoint": provider["revocation_endpoint"],
+        **endpoints,
+        **given,
         "client_auth": registration["client_auth"],
         "client_id": registration["client_id"],
-        **secret,
-        "store": f"sqlite:{store}",
+        "store": f"sqlite:{directory}/{name}.db",
         "early_renewal": "off",
     }
 
@@ -66,6 +73,8 @@ def outlives_its_token(provider: dict[str, Any], site: dict[str, Any]) -> None:
         later = alice.access_token()
         assert later != token.access_token
         assert is_accepted(provider, later)
+        if site["client_auth"] != "none":
+            assert alice.introspect()["active"] is True
         alice.sign_out()
 
 
@@ -73,7 +82,7 @@ def main() -> None:
     provider = json.loads(Path(os.environ["EVERGRANT_OIDC"]).read_text())
     with tempfile.TemporaryDirectory() as directory:
         for registration in provider["clients"]:
-            site = configuration(provider, registration, f"{directory}/{registration['client_auth']}.db")
+            site = configuration(provider, registration, directory)
             blocking(provider, site, registration["token"], RENEWALS // 2)
             # As every program does at its start.
             blocking(provider, site, registration["token"], 0)
