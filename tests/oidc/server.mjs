@@ -10,6 +10,7 @@ const ACCESS_TOKEN_LIFE_S = Number(process.env.OIDC_ACCESS_TOKEN_LIFE_S || 5);
 if (!(ACCESS_TOKEN_LIFE_S > 0)) throw new Error('OIDC_ACCESS_TOKEN_LIFE_S: a number of seconds above 0');
 
 const REDIRECT_URI = 'https://app.example/callback'; // never fetched: the code is read from the redirect itself
+const LOOPBACK_URI = 'http://127.0.0.1/callback';
 const SCOPE = 'openid offline_access';
 
 // Ids and secrets with every character that RFC 6749 §2.3.1 makes awkward. RFC 6749 appendix A allows %x20-7E only.
@@ -25,7 +26,8 @@ function startProvider(issuer) {
       ...client,
       token_endpoint_auth_method: client_auth,
       grant_types: ['authorization_code', 'refresh_token'],
-      redirect_uris: [REDIRECT_URI],
+      application_type: 'native', // which may come back to any port of the loopback address (RFC 8252 §7.3)
+      redirect_uris: [REDIRECT_URI, LOOPBACK_URI],
     })),
     findAccount: (_ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
     rotateRefreshToken: true,
@@ -153,5 +155,5 @@ process.stdin.on('end', stop).on('error', stop).resume();
 const metadata = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
 const clients = [];
 for (const client of CLIENTS) clients.push({ ...client, token: await signIn(metadata, client) });
-const { token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint } = metadata;
-console.log(JSON.stringify({ issuer, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint, clients }));
+const { authorization_endpoint, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint } = metadata;
+console.log(JSON.stringify({ issuer, authorization_endpoint, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint, clients }));
