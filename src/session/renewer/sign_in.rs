@@ -184,8 +184,8 @@ fn check_renewable(session: &str, record: Option<&Record>, answer: &Answer) -> R
     if answer.refresh_token.is_some() || !record.is_some_and(renewable) {
         return Ok(());
     }
-    let message = "the server gave no refresh token: ask for one in scope (\"offline_access\", \"refresh_token\" at Salesforce) \
-                   or in authorize_parameters, as the server wants it";
+    let message = "the server gave no refresh token: ask for one in scope (\"offline_access\", at Salesforce \
+                   \"refresh_token\") or in authorize_parameters, as the server wants it";
     let mut error = Error::new(Status::Refused, message).because("no_refresh_token");
     error.outcome = Some("refused");
     Err(not_signed_in(session, error))
