@@ -32,7 +32,7 @@ pub struct Config {
     pub registration: Registration,
     /// Where sessions are kept.
     pub store: StoreLocation,
-    /// Which sessions of the store are this client's. Default: canonical token endpoint, a space, client_id.
+    /// Which sessions of the store are this client's. Default: canonical token endpoint or issuer, a space, client_id.
     pub namespace: String,
     /// 32-byte keys; the first seals, all open. Empty: the store's default.
     pub encryption_keys: Vec<Zeroizing<[u8; 32]>>,
@@ -67,7 +67,9 @@ pub struct Config {
 pub struct Registration {
     /// Salesforce's base URL, if that is how the server was named.
     pub site_url: Option<String>,
-    /// RFC 6749 §3.2.
+    /// Who the server is (RFC 8414 §2), if it is to tell its endpoints, or was so named.
+    pub issuer: Option<String>,
+    /// RFC 6749 §3.2; empty until it is [discovered](crate::oauth::discovery::resolve).
     pub token_endpoint: String,
     /// RFC 6749 §3.1.
     pub authorization_endpoint: Option<String>,
@@ -79,6 +81,10 @@ pub struct Registration {
     pub client_id: String,
     /// How the client authenticates (RFC 6749 §2.3).
     pub client_auth: ClientAuth,
+    /// `client_auth` says so; else a server that is discovered may want it otherwise.
+    pub client_auth_given: bool,
+    /// The server has said that it names itself in its authorization answers (RFC 9207 §3).
+    pub iss_in_answers: bool,
     /// Asked for at refresh, if set.
     pub scope: Option<String>,
     /// Extra parameters of a refresh.
@@ -266,12 +272,18 @@ impl Config {
 impl Registration {
     /// There may be somebody to ask about a token.
     pub fn has_introspection(&self) -> bool {
-        self.introspection_endpoint.is_some()
+        self.introspection_endpoint.is_some() || self.issuer.is_some()
     }
 
-    /// Whom an assertion is for. Servers take their token endpoint's URL (RFC 7523 §3).
+    /// There may be somebody to have a token revoked by.
+    pub fn has_revocation(&self) -> bool {
+        self.revocation_endpoint.is_some() || self.issuer.is_some()
+    }
+
+    /// Whom an assertion is for: the server by its issuer, where that is known; else its token endpoint, as older servers
+    /// want it (RFC 7523 §3). Any server that knows its issuer takes it, and no other server can use the assertion.
     pub fn audience<'a>(&'a self, key: &'a PrivateKey) -> &'a str {
-        key.audience.as_deref().unwrap_or(&self.token_endpoint)
+        key.audience.as_deref().or(self.issuer.as_deref()).unwrap_or(&self.token_endpoint)
     }
 }
 
@@ -305,6 +317,7 @@ impl fmt::Debug for Registration {
         // A query may carry a secret.
         let endpoint = self.token_endpoint.split('?').next();
         f.debug_struct("Registration")
+            .field("issuer", &self.issuer)
             .field("token_endpoint", &endpoint.unwrap_or_default())
             .field("client_id", &self.client_id)
             .field("client_auth", &self.client_auth)

@@ -335,7 +335,7 @@ impl Call {
                     ));
                 }
             },
-            Kind::SignInStart => Some(client.sign_in_start(self.text("request"))?),
+            Kind::SignInStart => Some(client.wait_to_start(self.text("request")).await?),
             Kind::SignInFinish => {
                 Some(client.wait_for_sign_in(session, self.text("sign_in"), self.get("redirect_url")).await?)
             }

@@ -35,6 +35,10 @@ impl Client {
     /// Starts a sign-in with an authorization code and PKCE: the URL to send the user to, and what
     /// [`Client::sign_in_finish`] needs, as JSON.
     pub fn sign_in_start(&self, request_json: &str) -> Result<Secret> {
+        block_on(self.wait_to_start(request_json))
+    }
+
+    pub(crate) async fn wait_to_start(&self, request_json: &str) -> Result<Secret> {
         let link = self.link()?;
         link.renewer.check_open("")?;
         let request = Request::read(request_json, &["redirect_uri", "scope", "extra", "listen", "max_wait_ms"])?;
@@ -42,10 +46,12 @@ impl Client {
             return Err(wrong("max_wait_ms", "it is for \"listen\": true"));
         }
         if !request.listen {
-            let (authorization_url, sign_in) = SignIn::begin(&self.config.registration, &request.wish()?)?;
+            let wish = request.wish()?;
+            let registration = link.renewer.signs_in_at().await?;
+            let (authorization_url, sign_in) = SignIn::begin(&registration, &wish)?;
             return Ok(self.given_out(&authorization_url, &sign_in));
         }
-        let (authorization_url, listening) = self.listen(&request)?;
+        let (authorization_url, listening) = self.listen(&request).await?;
         let json = self.given_out(&authorization_url, &listening.sign_in);
         let mut all = lock(&link.listening);
         let now = Instant::now();
@@ -113,20 +119,21 @@ impl Client {
         self.renewer()?.check_open(checked(session)?)?;
         self.check_signs_in()?;
         let request = Request::read(request_json, &["redirect_uri", "scope", "extra", "max_wait_ms"])?;
-        let (authorization_url, listening) = self.listen(&request)?;
+        let (authorization_url, listening) = self.listen(&request).await?;
         let browser = Browser::open(authorization_url).map_err(|trouble| no_browser(session, &trouble))?;
         self.wait_for_answer(session, listening, Some(browser)).await
     }
 
     /// Begins a sign-in whose answer comes to this process.
-    fn listen(&self, request: &Request) -> Result<(Secret, Listening)> {
+    async fn listen(&self, request: &Request) -> Result<(Secret, Listening)> {
         if let Some(uri) = &request.redirect_uri {
             check_redirect_uri(uri).map_err(|problem| wrong("redirect_uri", &problem))?;
         }
         let loopback = Loopback::listen(request.redirect_uri.as_deref());
         let loopback = loopback.map_err(|problem| wrong("redirect_uri", &problem))?;
         let wish = Wish { redirect_uri: loopback.redirect_uri.clone(), ..request.asks_for() };
-        let (authorization_url, sign_in) = SignIn::begin(&self.config.registration, &wish)?;
+        let registration = self.renewer()?.signs_in_at().await?;
+        let (authorization_url, sign_in) = SignIn::begin(&registration, &wish)?;
         let until = Instant::now() + request.max_wait.unwrap_or(MAX_WAIT);
         Ok((authorization_url, Listening { sign_in, loopback, until }))
     }
@@ -165,7 +172,8 @@ impl Client {
     async fn finish(&self, session: &str, sign_in: SignIn, redirect_url: &str) -> Result<Secret> {
         let renewer = self.renewer()?;
         let slot = renewer.slot(session);
-        let code = sign_in.code(&self.config.registration, redirect_url).map_err(|error| error.about(session))?;
+        let registration = renewer.signs_in_at().await.map_err(|error| error.about(session))?;
+        let code = sign_in.code(&registration, redirect_url).map_err(|error| error.about(session))?;
         renewer.sign_in(&slot, move |http, registration, gate| sign_in.exchange(http, registration, &code, gate)).await
     }
 

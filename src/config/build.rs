@@ -96,7 +96,13 @@ fn from_settings(settings: &Settings) -> Result<Config> {
     }
     let namespace = match settings.text("namespace") {
         Some(namespace) => namespace.to_owned(),
-        None => format!("{} {}", endpoints::canonical(&registration.token_endpoint), registration.client_id),
+        None => {
+            let server = match &registration.issuer {
+                Some(issuer) if registration.token_endpoint.is_empty() => issuer.clone(),
+                _ => endpoints::canonical(&registration.token_endpoint),
+            };
+            format!("{server} {}", registration.client_id)
+        }
     };
     let milliseconds = |name, default| Duration::from_millis(settings.number(name).unwrap_or(default));
     let seconds = |name| settings.number(name).and_then(|n| u32::try_from(n).ok());
@@ -139,8 +145,13 @@ fn from_settings(settings: &Settings) -> Result<Config> {
 
 fn registration(settings: &Settings) -> Result<Registration> {
     let site_url = checked(settings, "site_url", endpoints::check_site)?;
-    let endpoints = endpoints(settings, site_url.as_deref())?;
-    let profile = profiles::of(&endpoints::host(&endpoints::canonical(&endpoints.token)));
+    let issuer = checked(settings, "issuer", endpoints::check_issuer)?;
+    if issuer.is_some() && site_url.is_some() {
+        return Err(wrong("issuer", "site_url is given as well: keep one"));
+    }
+    let endpoints = endpoints(settings, site_url.as_deref(), issuer.is_some())?;
+    let server = if endpoints.token.is_empty() { issuer.as_deref().unwrap_or_default() } else { &endpoints.token };
+    let profile = profiles::of(&endpoints::host(&endpoints::canonical(server)));
     let client_id = settings.text("client_id").ok_or_else(|| wrong("client_id", "it is missing"))?;
     if client_id.trim() != client_id {
         return Err(wrong("client_id", "it begins or ends with a space"));
@@ -153,12 +164,15 @@ fn registration(settings: &Settings) -> Result<Registration> {
     let (transport, certificate) = transport(settings)?;
     let mut registration = Registration {
         site_url,
+        issuer,
         token_endpoint: endpoints.token,
         authorization_endpoint: endpoints.authorization,
         introspection_endpoint: endpoints.introspection,
         revocation_endpoint: endpoints.revocation,
         client_id: client_id.to_owned(),
         client_auth,
+        client_auth_given: settings.has("client_auth"),
+        iss_in_answers: false,
         scope: settings.text("scope").map(str::to_owned),
         refresh_parameters: parameters(settings, "refresh_parameters", RESERVED_AT_REFRESH)?,
         authorize_parameters: parameters(settings, "authorize_parameters", RESERVED_AT_AUTHORIZE)?,
@@ -177,13 +191,14 @@ fn registration(settings: &Settings) -> Result<Registration> {
     Ok(registration)
 }
 
-/// A server is named by `site_url` or `token_endpoint`; an explicit endpoint wins over the site's.
-fn endpoints(settings: &Settings, site_url: Option<&str>) -> Result<Endpoints> {
+/// A server is named by `site_url`, `issuer` or `token_endpoint`; an explicit endpoint wins over the site's.
+fn endpoints(settings: &Settings, site_url: Option<&str>, discovered: bool) -> Result<Endpoints> {
     let site = site_url.map(salesforce::endpoints).unwrap_or_default();
     let explicit = |name| checked(settings, name, endpoints::check_endpoint);
     let token = explicit("token_endpoint")?;
-    if token.is_none() && site_url.is_none() {
-        return Err(wrong("token_endpoint", "the server is not named: set site_url (Salesforce) or token_endpoint"));
+    if token.is_none() && site_url.is_none() && !discovered {
+        let problem = "the server is not named: set site_url (Salesforce), issuer or token_endpoint";
+        return Err(wrong("token_endpoint", problem));
     }
     Ok(Endpoints {
         token: token.unwrap_or(site.token),
@@ -394,7 +409,8 @@ fn fingerprint(registration: &Registration, certificate: Option<&str>) -> String
         ParametersIn::Headers => "headers",
     };
     let mut parts = vec![
-        registration.token_endpoint.as_str(),
+        registration.issuer.as_deref().unwrap_or_default(),
+        &registration.token_endpoint,
         &registration.client_id,
         method,
         secret,

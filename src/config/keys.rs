@@ -14,8 +14,6 @@ pub struct Key {
     pub name: &'static str,
     /// What it takes.
     pub kind: Kind,
-    /// `false`: reserved for a later version, an error until then.
-    pub built: bool,
 }
 
 /// What a key takes.
@@ -45,11 +43,7 @@ pub enum Kind {
 }
 
 const fn key(name: &'static str, kind: Kind) -> Key {
-    Key { name, kind, built: true }
-}
-
-const fn later(name: &'static str) -> Key {
-    Key { name, kind: Kind::Text, built: false }
+    Key { name, kind }
 }
 
 const fn number(name: &'static str, min: u64, max: u64) -> Key {
@@ -63,7 +57,7 @@ const YEAR_S: u64 = 31_536_000;
 pub const KEYS: &[Key] = &[
     key("config_file", Kind::Text),
     key("site_url", Kind::Text),
-    later("issuer"),
+    key("issuer", Kind::Text),
     key("token_endpoint", Kind::Text),
     key("authorization_endpoint", Kind::Text),
     key("introspection_endpoint", Kind::Text),
@@ -118,10 +112,6 @@ pub(super) fn wrong(key: &str, problem: impl fmt::Display) -> Error {
     Error::invalid(format!("configuration key \"{key}\": {problem}"))
 }
 
-pub(super) fn not_built(key: &str, what: &str) -> Error {
-    wrong(key, format_args!("{what} is not built yet in this version ({})", crate::VERSION))
-}
-
 enum Value {
     Text(Secret),
     Flag(bool),
@@ -146,9 +136,6 @@ impl Settings {
         let mut values = Vec::with_capacity(members.list.len());
         for (name, raw) in &members.list {
             let key = KEYS.iter().chain(extra).find(|key| key.name == name).ok_or_else(|| unknown(name))?;
-            if !key.built {
-                return Err(not_built(key.name, "it"));
-            }
             values.push((key.name, read(key, raw.get())?));
         }
         Ok(Self { values, base: None })

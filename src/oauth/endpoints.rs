@@ -40,6 +40,20 @@ pub fn check_site(url: &str) -> Result<String, String> {
     Ok(url.to_owned())
 }
 
+/// Checks an issuer identifier (RFC 8414 §2): as [`check_endpoint`], without a query. It is kept as it is: it is compared
+/// with what the server says.
+pub fn check_issuer(url: &str) -> Result<String, String> {
+    let url = url.trim();
+    parse(url)?;
+    if url.contains('?') {
+        return Err("a query does not belong there".into());
+    }
+    if url.contains("/.well-known/") {
+        return Err("write the issuer itself, without /.well-known/…".into());
+    }
+    Ok(url.to_owned())
+}
+
 /// Checks an origin (`https://host`, `https://host:port`) and makes it canonical.
 pub fn check_origin(url: &str) -> Result<String, String> {
     let url = url.trim().trim_end_matches('/');
@@ -115,6 +129,11 @@ fn parse(url: &str) -> Result<Uri, String> {
         Some("http") => Err("http would send secrets in the clear: write https".into()),
         _ => Err("expected https://…".into()),
     }
+}
+
+/// Whether what goes there is encrypted.
+pub fn is_https(url: &str) -> bool {
+    url.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))
 }
 
 fn is_loopback(host: &str) -> bool {

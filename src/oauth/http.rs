@@ -11,7 +11,7 @@ use ureq::{Agent, SendBody};
 
 use super::connect::{Dial, EMPTY_BODY, HoldHead, LATE, NoResolver, Tls};
 use super::proxy::Tunnel;
-use super::{Deadline, Failure, endpoints};
+use super::{Deadline, Failure, discovery, endpoints};
 use crate::config::Transport;
 use crate::host;
 use crate::secret::{Secret, SecretBytes};
@@ -31,6 +31,8 @@ const LONGEST_RETRY_AFTER_S: u64 = 86_400;
 #[derive(Debug)]
 pub struct Http {
     agent: Agent,
+    /// What the servers at the other end have told of themselves.
+    pub(super) servers: discovery::Cache,
 }
 
 /// A method of HTTP.
@@ -64,6 +66,8 @@ pub struct Response {
     pub status: u16,
     /// `Retry-After` (RFC 9110 §10.2.3), at most a day.
     pub retry_after_ms: Option<u64>,
+    /// `Cache-Control: max-age` (RFC 9111 §5.2.2.1).
+    pub max_age_s: Option<u64>,
     /// `Location`.
     pub redirects_to: Option<String>,
     /// At most 1 MiB.
@@ -106,7 +110,7 @@ impl Http {
             .output_buffer_size(16 << 10)
             .max_response_header_size(32 << 10)
             .build();
-        Self { agent: Agent::with_parts(config, connector.chain(HoldHead), NoResolver) }
+        Self { agent: Agent::with_parts(config, connector.chain(HoldHead), NoResolver), servers: Default::default() }
     }
 
     /// Sends `request` once and reads the answer.
@@ -165,6 +169,7 @@ impl Http {
         Ok(Response {
             status: response.status().as_u16(),
             retry_after_ms: retry_after_ms(headers, SystemTime::now()),
+            max_age_s: max_age_s(headers),
             redirects_to: text(headers, header::LOCATION).map(str::to_owned),
             body: bytes,
         })
@@ -328,6 +333,11 @@ pub fn form<'a>(parameters: impl IntoIterator<Item = (&'a str, &'a str)> + Clone
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+fn max_age_s(headers: &HeaderMap) -> Option<u64> {
+    let text = text(headers, header::CACHE_CONTROL)?.to_ascii_lowercase();
+    text.split(',').find_map(|directive| directive.trim().strip_prefix("max-age=")?.trim_matches('"').parse().ok())
 }
 
 /// Seconds or an HTTP date.

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::discovery::{self, Endpoint};
 use super::http::{Failed, Http, Method, Request, form};
 use super::server_error::{Scrub, ServerError, failure, said};
 use super::{Deadline, Failure, client_auth, endpoints};
@@ -42,6 +43,7 @@ pub fn introspect(
     access_token: &Secret,
     deadline: Deadline,
 ) -> Result<Introspection, Failure> {
+    let registration = &*discovery::resolve(http, registration, &[Endpoint::Introspection], deadline)?;
     let Some(endpoint) = &registration.introspection_endpoint else {
         let message = "the server has no introspection endpoint that we know: set introspection_endpoint".to_owned();
         return Err(Failure { binds: Binds::All, ..Failure::new(NO_INTROSPECTION_ENDPOINT, message) });

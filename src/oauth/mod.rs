@@ -3,6 +3,7 @@
 pub mod assertion;
 pub mod client_auth;
 mod connect;
+pub mod discovery;
 pub mod endpoints;
 pub mod http;
 pub mod introspect;
@@ -76,6 +77,7 @@ impl Outcome {
             Outcome::InvalidGrant(_) => (Status::SignInRequired, "refused"),
             Outcome::Refused(failure) if failure.binds != Binds::All => (Status::Refused, "refused"),
             Outcome::Refused(_) => (Status::Unavailable, "refused"),
+            Outcome::NotSent(Failure { binds: Binds::Configuration(_), .. }) => (Status::Refused, "not_sent"),
             Outcome::NotSent(_) => (Status::Unavailable, "not_sent"),
             _ => (Status::Unavailable, "unknown"),
         };

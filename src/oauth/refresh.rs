@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::client_auth::Authentication;
+use super::discovery::{self, Endpoint};
 use super::http::{Failed, Http, Method, Request, Response, form};
 use super::salesforce::Verdict;
 use super::server_error::{Scrub, ServerError, failure, said};
@@ -25,6 +26,11 @@ pub fn refresh(
     deadline: Deadline,
     gate: &dyn Fn() -> Result<(), String>,
 ) -> Outcome {
+    let registration = match discovery::resolve(http, registration, &[Endpoint::Token], deadline) {
+        Ok(registration) => registration,
+        Err(failure) => return Outcome::NotSent(failure),
+    };
+    let registration = &*registration;
     let authentication = match client_auth::authenticate(registration, deadline) {
         Ok(authentication) => authentication,
         Err(failure) => return Outcome::NotSent(failure),

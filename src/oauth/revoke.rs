@@ -1,5 +1,6 @@
 //! Token revocation (RFC 7009).
 
+use super::discovery::{self, Endpoint};
 use super::http::{Failed, Http, Method, Request, form};
 use super::salesforce::{self, Verdict};
 use super::server_error::{Scrub, ServerError, failure, said};
@@ -21,6 +22,7 @@ pub fn revoke(
     hint: &str,
     deadline: Deadline,
 ) -> Result<(), Failure> {
+    let registration = &*discovery::resolve(http, registration, &[Endpoint::Revocation], deadline)?;
     let Some(endpoint) = &registration.revocation_endpoint else {
         let message = "the server has no revocation endpoint that we know: set revocation_endpoint".to_owned();
         return Err(Failure { binds: Binds::All, ..Failure::new(NO_REVOCATION_ENDPOINT, message) });

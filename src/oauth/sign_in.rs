@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::{digest, hmac};
 
+use super::discovery::{self, Endpoint};
 use super::http::{Failed, Http, Method, Request, Response, form};
 use super::refresh::{Presented, Reading};
 use super::server_error::{Scrub, ServerError, failure, said};
@@ -17,7 +18,6 @@ use crate::config::Registration;
 use crate::error::{Error, Result, Status};
 use crate::secret::Secret;
 use crate::session::record::Binds;
-use crate::sync::Instant;
 use crate::token::Answer;
 
 /// What an authorization request asks for.
@@ -86,10 +86,11 @@ impl SignIn {
     pub fn begin(registration: &Registration, wish: &Wish) -> Result<(Secret, Self)> {
         let endpoint = registration.authorization_endpoint.as_deref().ok_or_else(|| {
             Error::invalid(
-                "configuration key \"authorization_endpoint\": it is missing: users sign in there; set it, or site_url",
+                "configuration key \"authorization_endpoint\": it is missing, and users sign in there: set it, site_url \
+                 or issuer",
             )
         })?;
-        let sign_in = Self::new(&wish.redirect_uri)?;
+        let sign_in = Self { issuer: registration.issuer.clone(), ..Self::new(&wish.redirect_uri)? };
         let query = form(sign_in.parameters(registration, "code", wish).iter().map(|(name, value)| (*name, &**value)));
         let separator = if endpoint.contains('?') { '&' } else { '?' };
         Ok((Secret::new(format!("{endpoint}{separator}{}", query.expose())), sign_in))
@@ -156,6 +157,11 @@ impl SignIn {
                            nothing was sent to it";
             return Err(wrong(message).because("issuer_mismatch"));
         }
+        if self.issuer.is_some() && iss.is_none() && registration.iss_in_answers {
+            let message = "there is no iss in it, but the server says that its answers have one: another server may have \
+                           answered, and nothing was sent to it";
+            return Err(wrong(message).because("issuer_mismatch"));
+        }
         if let Some(error) = one("error")? {
             let text = |name| Ok::<_, Error>(one(name)?.map(|text| text.expose().to_owned()));
             let error = ServerError {
@@ -213,35 +219,7 @@ impl SignIn {
         code: &Code,
         gate: &dyn Fn() -> std::result::Result<(), String>,
     ) -> Result<Box<Answer>> {
-        let endpoint = token_endpoint(registration, code.site.as_deref());
-        let deadline = deadline(registration);
-        let sent =
-            client_auth::authenticate(registration, deadline).map_err(Failed::NotSent).and_then(|authentication| {
-                let mut parameters = vec![
-                    ("grant_type", "authorization_code"),
-                    ("code", code.code.expose()),
-                    ("redirect_uri", &self.redirect_uri),
-                    ("code_verifier", self.code_verifier.expose()),
-                ];
-                parameters.extend(authentication.parameters());
-                let request = Request {
-                    method: Method::Post,
-                    endpoint: &endpoint,
-                    user_agent: &registration.user_agent,
-                    authorization: authentication.authorization(),
-                    headers: Vec::new(),
-                    form: Some(form(parameters)),
-                };
-                http.send(&request, deadline, gate)
-            });
-        let outcome = match sent {
-            Ok(response) => {
-                let presented = Presented::Code { verifier: &self.code_verifier };
-                Reading { registration, endpoint: &endpoint, token: &code.code, presented, response }.outcome()
-            }
-            Err(Failed::NotSent(failure)) => Outcome::NotSent(failure),
-            Err(Failed::Unknown(failure)) => Outcome::Unknown(failure),
-        };
+        let outcome = self.present(http, registration, code, gate);
         let what_next = match &outcome {
             Outcome::Done(answer) => return Ok(answer.clone()),
             Outcome::NotSent(_) => "the code was not used: finish this sign-in again soon",
@@ -256,6 +234,49 @@ impl SignIn {
             error.status = Status::SignInRequired;
         }
         Err(error)
+    }
+
+    fn present(
+        &self,
+        http: &Http,
+        registration: &Registration,
+        code: &Code,
+        gate: &dyn Fn() -> std::result::Result<(), String>,
+    ) -> Outcome {
+        let deadline = Deadline::from_now(registration);
+        let registration = match discovery::resolve(http, registration, &[Endpoint::Token], deadline) {
+            Ok(registration) => registration,
+            Err(failure) => return Outcome::NotSent(failure),
+        };
+        let registration = &*registration;
+        let authentication = match client_auth::authenticate(registration, deadline) {
+            Ok(authentication) => authentication,
+            Err(failure) => return Outcome::NotSent(failure),
+        };
+        let endpoint = token_endpoint(registration, code.site.as_deref());
+        let mut parameters = vec![
+            ("grant_type", "authorization_code"),
+            ("code", code.code.expose()),
+            ("redirect_uri", &self.redirect_uri),
+            ("code_verifier", self.code_verifier.expose()),
+        ];
+        parameters.extend(authentication.parameters());
+        let request = Request {
+            method: Method::Post,
+            endpoint: &endpoint,
+            user_agent: &registration.user_agent,
+            authorization: authentication.authorization(),
+            headers: Vec::new(),
+            form: Some(form(parameters)),
+        };
+        match http.send(&request, deadline, gate) {
+            Ok(response) => {
+                let presented = Presented::Code { verifier: &self.code_verifier };
+                Reading { registration, endpoint: &endpoint, token: &code.code, presented, response }.outcome()
+            }
+            Err(Failed::NotSent(failure)) => Outcome::NotSent(failure),
+            Err(Failed::Unknown(failure)) => Outcome::Unknown(failure),
+        }
     }
 }
 
@@ -285,7 +306,7 @@ pub fn with_password(
         headers: vec![("Auth-Request-Type".into(), Secret::new("Named-User"))],
         form: Some(form(parameters.iter().map(|(name, value)| (*name, &**value)))),
     };
-    let response = http.send(&request, deadline(registration), gate).map_err(|failed| match failed {
+    let response = http.send(&request, Deadline::from_now(registration), gate).map_err(|failed| match failed {
         Failed::NotSent(failure) => Outcome::NotSent(failure),
         Failed::Unknown(failure) => Outcome::Unknown(failure),
     });
@@ -345,14 +366,6 @@ fn token_endpoint<'a>(registration: &'a Registration, site: Option<&str>) -> Cow
         Some(site) => salesforce::endpoints(&site).token.into(),
         // An explicit endpoint wins.
         None => configured.into(),
-    }
-}
-
-fn deadline(registration: &Registration) -> Deadline {
-    let now = Instant::now();
-    Deadline {
-        first_byte: now + registration.connect_timeout,
-        answer: now + registration.connect_timeout + registration.exchange_timeout,
     }
 }
 

@@ -138,6 +138,8 @@ struct SlotState {
     dead: Option<(Id, Instant)>,
     /// When somebody last tried to revoke what is left of a sign-out.
     swept: Option<Instant>,
+    /// When the server is ready for that, if it has said so.
+    sweep_from: Option<Instant>,
     /// How often the record has changed, or everybody was woken.
     changes: u64,
     /// Those who wait for that.
@@ -420,6 +422,16 @@ impl Slot {
             state.swept = Some(now);
         }
         due
+    }
+
+    /// The server has asked to be left alone until then.
+    pub fn sweep_not_before(&self, at: Instant) {
+        lock(&self.state).sweep_from = Some(at);
+    }
+
+    /// Whether the server has not asked to be left alone.
+    pub fn is_sweep_due(&self) -> bool {
+        lock(&self.state).sweep_from.is_none_or(|from| Instant::now() >= from)
     }
 
     /// Begins a job, unless one runs. `Err`: the number to wait for.

@@ -327,7 +327,8 @@ impl Renewer {
             count(&self.stats.adopted);
             self.events.push(Event::new("adopted", &slot.key.session));
         }
-        if record.as_ref().is_some_and(|record| !record.secrets.to_revoke.is_empty()) && self.config.renews {
+        let left = record.as_ref().is_some_and(|record| !record.secrets.to_revoke.is_empty());
+        if left && self.config.renews && slot.is_sweep_due() {
             self.start_sweep(slot, SWEEP);
         }
         Ok((record, now))
@@ -430,7 +431,7 @@ impl Renewer {
     // ---- small things
 
     fn is_revocable(&self) -> bool {
-        self.config.registration.revocation_endpoint.is_some()
+        self.config.registration.has_revocation()
     }
 
     fn party_name(&self) -> String {

@@ -88,16 +88,16 @@ pub fn table(header: &str) -> String {
 }
 
 fn key(key: &Key) -> Value {
-    let Key { name, kind, built } = key;
+    let Key { name, kind } = key;
     match kind {
-        Kind::Text => json!({"name": name, "kind": "text", "built": built}),
-        Kind::Secret => json!({"name": name, "kind": "secret", "built": built}),
-        Kind::Flag => json!({"name": name, "kind": "flag", "built": built}),
-        Kind::Number { min, max } => json!({"name": name, "kind": "number", "min": min, "max": max, "built": built}),
-        Kind::Choice(choices) => json!({"name": name, "kind": "choice", "choices": choices, "built": built}),
-        Kind::Texts => json!({"name": name, "kind": "texts", "built": built}),
-        Kind::Secrets => json!({"name": name, "kind": "secrets", "built": built}),
-        Kind::Parameters => json!({"name": name, "kind": "parameters", "built": built}),
+        Kind::Text => json!({"name": name, "kind": "text"}),
+        Kind::Secret => json!({"name": name, "kind": "secret"}),
+        Kind::Flag => json!({"name": name, "kind": "flag"}),
+        Kind::Number { min, max } => json!({"name": name, "kind": "number", "min": min, "max": max}),
+        Kind::Choice(choices) => json!({"name": name, "kind": "choice", "choices": choices}),
+        Kind::Texts => json!({"name": name, "kind": "texts"}),
+        Kind::Secrets => json!({"name": name, "kind": "secrets"}),
+        Kind::Parameters => json!({"name": name, "kind": "parameters"}),
     }
 }
 

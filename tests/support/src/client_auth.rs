@@ -5,7 +5,10 @@ use crate::http::Head;
 use crate::options::{AuthMethod, Client, Options};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use serde_json::Value;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -15,13 +18,13 @@ pub(crate) enum AuthError {
     MoreThanOneMethod,
 }
 
-/// The client, and how it proved itself. `now_s` is compared with the `exp` of an assertion, `audience` with its `aud`.
+/// The client, and how it proved itself. `now_s` is compared with the `exp` of an assertion, `audiences` with its `aud`.
 pub(crate) fn authenticate<'a>(
     options: &'a Options,
     head: &Head,
     parameters: &Parameters,
     now_s: u64,
-    audience: &str,
+    audiences: &[String],
 ) -> Result<(&'a Client, AuthMethod), AuthError> {
     let sent = |name| form::value(parameters, name);
     let basic = head.header("authorization").and_then(basic_credentials);
@@ -37,7 +40,7 @@ pub(crate) fn authenticate<'a>(
         return by_basic(options, &credentials);
     }
     if let Some(assertion) = sent("client_assertion") {
-        return by_assertion(options, assertion, sent("client_id"), now_s, audience);
+        return by_assertion(options, assertion, sent("client_id"), now_s, audiences);
     }
     let client = known(options, sent("client_id"))?;
     check(client, AuthMethod::None, true)
@@ -82,7 +85,7 @@ fn by_assertion<'a>(
     assertion: &str,
     client_id: Option<&str>,
     now_s: u64,
-    audience: &str,
+    audiences: &[String],
 ) -> Result<(&'a Client, AuthMethod), AuthError> {
     let wrong = || AuthError::WrongCredentials;
     let mut parts = assertion.split('.');
@@ -95,12 +98,13 @@ fn by_assertion<'a>(
     let key = client.public_key.as_deref().and_then(bare_public_key).ok_or_else(wrong)?;
     let algorithm: &dyn VerificationAlgorithm = match header["alg"].as_str() {
         Some("RS256") => &RSA_PKCS1_2048_8192_SHA256,
+        Some("PS256") => &RSA_PSS_2048_8192_SHA256,
         Some("ES256") => &ECDSA_P256_SHA256_FIXED,
         _ => return Err(wrong()),
     };
     let signed = assertion.rsplit_once('.').map_or("", |(signed, _)| signed);
     let verified = UnparsedPublicKey::new(algorithm, key).verify(signed.as_bytes(), &signature).is_ok();
-    let is_for_us = |aud: &Value| aud.as_str().is_some_and(|aud| audience.starts_with(aud.trim_end_matches('/')));
+    let is_for_us = |aud: &Value| aud.as_str().is_some_and(|aud| audiences.iter().any(|audience| audience == aud));
     let aud = &claims["aud"];
     let right = verified
         && claims["iss"].as_str() == subject
@@ -142,7 +146,7 @@ mod tests {
         let options = Options { clients: vec![client], ..Options::generic() };
         let headers = header.into_iter().map(|value| ("Authorization".to_owned(), value)).collect();
         let head = Head { headers, ..Head::default() };
-        authenticate(&options, &head, &form::parse(body), 0, "").map(|(_, method)| method)
+        authenticate(&options, &head, &form::parse(body), 0, &[]).map(|(_, method)| method)
     }
 
     fn basic(text: &str) -> Option<String> {
@@ -199,13 +203,16 @@ mod tests {
         };
         let attempt = |body: &str| {
             let parameters = form::parse(body);
-            let audience = "http://server/token";
-            authenticate(&options, &Head::default(), &parameters, 100, audience).map(|(_, method)| method)
+            let audiences = ["http://server".to_owned(), "http://server/token".to_owned()];
+            authenticate(&options, &Head::default(), &parameters, 100, &audiences).map(|(_, method)| method)
         };
         let claims = |exp: u64, aud: &str| serde_json::json!({"iss": "id", "sub": "id", "aud": aud, "exp": exp});
         assert_eq!(attempt(&sign(claims(101, "http://server/token"))), Ok(AuthMethod::PrivateKeyJwt));
         assert_eq!(attempt(&sign(claims(100, "http://server/token"))), Err(AuthError::WrongCredentials));
-        assert_eq!(attempt(&sign(claims(101, "http://other/token"))), Err(AuthError::WrongCredentials));
+        assert_eq!(attempt(&sign(claims(101, "http://server"))), Ok(AuthMethod::PrivateKeyJwt));
+        for aud in ["http://other/token", "http://server/", "http://serve", "http://server/revoke", ""] {
+            assert_eq!(attempt(&sign(claims(101, aud))), Err(AuthError::WrongCredentials), "{aud}");
+        }
         let forged = sign(claims(101, "http://server/token")).replace("client_assertion=e", "client_assertion=f");
         assert_eq!(attempt(&forged), Err(AuthError::WrongCredentials));
     }

@@ -211,9 +211,9 @@ impl<'a> Context<'a> {
     }
 
     fn client(&self, call: &Call, entry: &mut Entry) -> Result<&'a Client, (&'static str, Reply)> {
-        let audience = format!("{}{}", self.url, call.request.head.path);
+        let audiences = [self.issuer(&call.prefix), self.at(&call.prefix, "token")];
         let found =
-            client_auth::authenticate(self.options, &call.request.head, &call.parameters, self.now / 1000, &audience);
+            client_auth::authenticate(self.options, &call.request.head, &call.parameters, self.now / 1000, &audiences);
         match found {
             Ok((client, method)) => {
                 entry.client_id = Some(client.id.clone());
@@ -399,12 +399,13 @@ impl<'a> Context<'a> {
         self.options.issuer.clone().unwrap_or_else(|| format!("{}{prefix}", self.url))
     }
 
+    fn at(&self, prefix: &str, name: &str) -> String {
+        let oauth = if self.options.is_salesforce() { "/services/oauth2" } else { "" };
+        format!("{}{prefix}{oauth}/{name}", self.url)
+    }
+
     fn discovery(&self, prefix: &str) -> Value {
-        let base = format!("{}{prefix}", self.url);
-        let at = |name: &str| match self.options.is_salesforce() {
-            true => format!("{base}/services/oauth2/{name}"),
-            false => format!("{base}/{name}"),
-        };
+        let at = |name| self.at(prefix, name);
         json!({
             "issuer": self.issuer(prefix),
             "authorization_endpoint": at("authorize"),
