@@ -571,6 +571,29 @@ fn a_store_that_cannot_be_read_costs_no_code() {
     finish(&client, &begun, &url).unwrap();
 }
 
+#[test]
+fn what_cannot_be_saved_is_given_back() {
+    let scene = scene();
+    let client = open(&scene, json!({}));
+    let before = token(sign_in(&client));
+    let begun = start(&client, json!({}));
+    let url = visit(&begun);
+    // Others may read meanwhile, and nobody may write.
+    let other = rusqlite::Connection::open(scene.store()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = refused(finish(&client, &begun, &url));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(error.status, Status::Store);
+    assert!(error.message.contains("must sign in again"), "{error}");
+    let lost = scene.server.token_requests().pop().unwrap();
+    for given in [lost.issued_access_token.unwrap(), lost.issued_refresh_token.unwrap()] {
+        assert!(!scene.server.is_live(&given));
+    }
+    assert_eq!(token(client.token(SESSION, None))["access_token"], before["access_token"]);
+    assert_eq!(token(client.renew(SESSION, None, None))["generation"], 2);
+    sign_in(&client).unwrap();
+}
+
 /// An Experience Cloud site under two prefixes, and somebody else's server.
 #[test]
 fn the_code_goes_to_the_site_that_the_answer_names_and_nowhere_else() {

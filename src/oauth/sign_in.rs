@@ -86,7 +86,8 @@ impl SignIn {
     pub fn begin(registration: &Registration, wish: &Wish) -> Result<(Secret, Self)> {
         let endpoint = registration.authorization_endpoint.as_deref().ok_or_else(|| {
             Error::invalid(
-                "configuration key \"authorization_endpoint\": it is missing: users sign in there; set it, site_url or issuer",
+                "configuration key \"authorization_endpoint\": it is missing, and users sign in there: set it, site_url \
+                 or issuer",
             )
         })?;
         let sign_in = Self { issuer: registration.issuer.clone(), ..Self::new(&wish.redirect_uri)? };
