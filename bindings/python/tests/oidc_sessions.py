@@ -26,7 +26,9 @@ def is_accepted(provider: dict[str, Any], access_token: str) -> bool:
 
 def configuration(provider: dict[str, Any], registration: dict[str, Any], directory: str) -> dict[str, Any]:
     name = quote(registration["client_id"], safe="")
-    given = {key: registration[key] for key in ("client_secret", "key_id", "assertion_algorithm") if key in registration}
+    given = {
+        key: registration[key] for key in ("client_secret", "key_id", "assertion_algorithm") if key in registration
+    }
     endpoints = {key: provider[key] for key in ("token_endpoint", "revocation_endpoint", "introspection_endpoint")}
     if "private_key" in registration:
         key = Path(directory, f"{name}.pem")

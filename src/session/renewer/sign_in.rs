@@ -1,6 +1,5 @@
 //! A new session from the server itself: one exchange on a thread of the library, and the durable step of `save`.
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +11,6 @@ use super::words::{defect, not_signed_in, unusable};
 use super::{Renewer, check_here, fresh};
 use crate::config::Registration;
 use crate::error::{Error, Result, Status};
-use crate::oauth::discovery::{self, Endpoint};
 use crate::oauth::{self, Deadline, Http};
 use crate::process::lock;
 use crate::process::tasks::{block_on, promise, wake_at};
@@ -69,28 +67,6 @@ impl Renewer {
             }
         })
         .await
-    }
-
-    /// The registration with the endpoint that users are sent to, for which a server that is named by its issuer is asked.
-    pub async fn signs_in_at(&self) -> Result<Cow<'_, Registration>> {
-        const NEEDED: &[Endpoint] = &[Endpoint::Authorization];
-        let registration = &self.config.registration;
-        if registration.issuer.is_none() {
-            return Ok(Cow::Borrowed(registration));
-        }
-        let (promise, promised) = promise();
-        self.start_beside(move |renewer| {
-            let registration = &renewer.config.registration;
-            let deadline = Deadline::from_now(registration);
-            promise.keep(discovery::resolve(&renewer.http, registration, NEEDED, deadline).map(Cow::into_owned));
-        });
-        let resolved = poll_fn(|context| promised.poll(context)).await;
-        self.check_open("")?;
-        match resolved {
-            Ok(Ok(registration)) => Ok(Cow::Owned(registration)),
-            Ok(Err(failure)) => Err(oauth::Outcome::NotSent(failure).error(|failure| failure.message.clone())),
-            Err(()) => Err(defect()),
-        }
     }
 
     fn sign_in_here(
