@@ -143,7 +143,8 @@ static void configure(party *p, const char *provider, const char *registration, 
         write_file(path, key);
         snprintf(server, sizeof server, "\"issuer\":\"%s\"", issuer);
         snprintf(credentials, sizeof credentials,
-                 "\"private_key_file\":\"%s\",\"key_id\":\"%s\",\"assertion_algorithm\":\"%s\",", path, key_id, algorithm);
+                 "\"private_key_file\":\"%s\",\"key_id\":\"%s\",\"assertion_algorithm\":\"%s\",", path, key_id,
+                 algorithm);
         evergrant_string_free(key);
         evergrant_string_free(key_id);
         evergrant_string_free(algorithm);

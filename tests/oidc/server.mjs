@@ -15,9 +15,8 @@ if (!(ACCESS_TOKEN_LIFE_S > 0)) throw new Error('OIDC_ACCESS_TOKEN_LIFE_S: a num
 // A file with a certificate and its key: with it, https, and users who come with a browser.
 const TLS = process.env.OIDC_TLS && readFileSync(process.env.OIDC_TLS);
 
-const REDIRECT_URI = TLS
-  ? 'http://127.0.0.1/callback' // with any port: RFC 8252 §7.3
-  : 'https://app.example/callback'; // never fetched: the code is read from the redirect itself
+const REDIRECT_URI = 'https://app.example/callback'; // never fetched: the code is read from the redirect itself
+const LOOPBACK_URI = 'http://127.0.0.1/callback'; // with any port: RFC 8252 §7.3
 const SCOPE = 'openid offline_access';
 
 // Ids and secrets with every character that RFC 6749 §2.3.1 makes awkward. RFC 6749 appendix A allows %x20-7E only.
@@ -52,8 +51,8 @@ function startProvider(issuer) {
       token_endpoint_auth_signing_alg: assertion_algorithm,
       jwks,
       grant_types: ['authorization_code', 'refresh_token'],
-      redirect_uris: [REDIRECT_URI],
-      application_type: TLS ? 'native' : 'web',
+      application_type: 'native', // which may come back to any port of the loopback address (RFC 8252 §7.3)
+      redirect_uris: [REDIRECT_URI, LOOPBACK_URI],
     })),
     findAccount: (_ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
     rotateRefreshToken: true,
@@ -198,5 +197,6 @@ process.stdout.on('error', stop); // nobody wants to know
 const clients = CLIENTS.map(({ jwks, ...client }) => client);
 const metadata = TLS ? {} : await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
 if (!TLS) for (const client of clients) client.token = await signIn(metadata, client);
-const { token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint } = metadata;
-console.log(JSON.stringify({ issuer, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint, clients }));
+const { authorization_endpoint, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint } = metadata;
+const endpoints = { authorization_endpoint, token_endpoint, revocation_endpoint, introspection_endpoint, userinfo_endpoint };
+console.log(JSON.stringify({ issuer, ...endpoints, clients }));
