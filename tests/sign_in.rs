@@ -7,7 +7,9 @@ use std::net::{TcpListener, TcpStream};
 
 use common::*;
 use evergrant::{Client, Error, Result, Secret, Status};
-use evergrant_test_server::{AuthMethod, Client as Registered, Endpoint, FaultKind, Options, Rotation, WrongType};
+use evergrant_test_server::{
+    AuthMethod, Client as Registered, Endpoint, Fault, FaultKind, Options, Rotation, WrongType,
+};
 use serde_json::{Value, json};
 
 const REDIRECT_URI: &str = "https://app.example/back";
@@ -115,6 +117,46 @@ fn a_user_signs_in_and_the_session_is_kept_renewed() {
         assert_eq!(token(again.token(SESSION, None))["generation"], 4, "it is in the store");
         assert_eq!(scene.server.stats().reuses, 0);
     }
+}
+
+#[test]
+fn a_user_signs_in_at_a_server_that_is_named_by_its_issuer() {
+    let scene = scene();
+    let issuer = scene.server.url();
+    let own = json!({"issuer": issuer, "token_endpoint": null, "revocation_endpoint": null});
+    let client = scene.open(own.clone());
+    let begun = start(&client, json!({}));
+    assert_eq!(begun["issuer"], issuer);
+    let url = visit(&begun);
+    // It says in its metadata that its answers have an iss (RFC 9207 §2.4).
+    let (without, _) = url.split_once("&iss=").unwrap();
+    let state = begun["state"].as_str().unwrap();
+    for bad in [format!("{without}&state={state}"), url.replace("&iss=http", "&iss=https")] {
+        let error = refused(finish(&client, &begun, &bad));
+        assert_eq!(class(&error), (Status::InvalidArgument, Some("issuer_mismatch")), "{error}");
+    }
+    assert_eq!(scene.requests(), 0);
+    assert_eq!(token(finish(&client, &begun, &url))["generation"], 1);
+    // A process that finishes it need not be the one that has started it.
+    let begun = start(&client, json!({}));
+    let url = visit(&begun);
+    assert_eq!(token(finish(&scene.open(own), &begun, &url))["generation"], 1);
+    assert_eq!(token(client.renew(SESSION, None, None))["generation"], 2);
+}
+
+#[test]
+fn a_server_that_does_not_tell_its_endpoints_signs_nobody_in_and_takes_nothing() {
+    let scene = scene();
+    let client = scene.open(json!({"issuer": scene.server.url(), "token_endpoint": null}));
+    let begun = start(&client, json!({}));
+    let url = visit(&begun);
+    let other = scene.open(json!({"issuer": format!("{}/other", scene.server.url()), "token_endpoint": null}));
+    let kind = FaultKind::Status { code: 503, body: None, retry_after: None };
+    scene.server.fault(Fault::from(kind).on(Endpoint::Discovery).times(2));
+    let error = refused(other.sign_in_start(r#"{"redirect_uri": "https://app.example/back"}"#));
+    assert_eq!(error.status, Status::Unavailable, "{error}");
+    // The code is still good.
+    assert_eq!(token(finish(&client, &begun, &url))["generation"], 1);
 }
 
 #[test]
@@ -527,6 +569,29 @@ fn a_store_that_cannot_be_read_costs_no_code() {
     assert_eq!((error.status, scene.requests()), (Status::Store, 0), "{error}");
     assert!(error.message.contains("Nothing was sent"), "{error}");
     finish(&client, &begun, &url).unwrap();
+}
+
+#[test]
+fn what_cannot_be_saved_is_given_back() {
+    let scene = scene();
+    let client = open(&scene, json!({}));
+    let before = token(sign_in(&client));
+    let begun = start(&client, json!({}));
+    let url = visit(&begun);
+    // Others may read meanwhile, and nobody may write.
+    let other = rusqlite::Connection::open(scene.store()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = refused(finish(&client, &begun, &url));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(error.status, Status::Store);
+    assert!(error.message.contains("must sign in again"), "{error}");
+    let lost = scene.server.token_requests().pop().unwrap();
+    for given in [lost.issued_access_token.unwrap(), lost.issued_refresh_token.unwrap()] {
+        assert!(!scene.server.is_live(&given));
+    }
+    assert_eq!(token(client.token(SESSION, None))["access_token"], before["access_token"]);
+    assert_eq!(token(client.renew(SESSION, None, None))["generation"], 2);
+    sign_in(&client).unwrap();
 }
 
 /// An Experience Cloud site under two prefixes, and somebody else's server.

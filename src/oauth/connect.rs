@@ -158,15 +158,20 @@ impl Tls {
 
     fn handshake(&self, details: &ConnectionDetails, transport: Box<dyn Transport>) -> Result<Encrypted, Error> {
         let name = ServerName::try_from(bare_host(details.uri)).map_err(io::Error::other)?.to_owned();
-        let mut conn =
-            ClientConnection::new(self.config().map_err(io::Error::other)?, name).map_err(io::Error::other)?;
+        let config = self.config().map_err(io::Error::other)?;
+        let mut conn = ClientConnection::new(config, name).map_err(io::Error::other)?;
         let mut sock = TransportAdapter::new(transport, details.current_time.clone());
-        sock.set_timeout(details.timeout);
+        let left = || remaining(details, details.resolver.empty()).map(|details| details.timeout);
+        sock.set_timeout(left()?);
         tls::was_asked();
-        let done = conn.complete_io(&mut sock).map(|_| ());
+        let done = conn.complete_io(&mut sock);
         let asked = tls::was_asked();
-        let late = asked && conn.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        let done = done.and_then(|()| if late { verdict(&mut conn, &mut sock, details.timeout) } else { Ok(()) });
+        let done = match done {
+            Ok(_) if asked && conn.protocol_version() == Some(ProtocolVersion::TLSv1_3) => {
+                verdict(&mut conn, &mut sock, left()?)
+            }
+            done => done.map(|_| ()),
+        };
         done.map_err(|error| match error.get_ref() {
             Some(inner) if inner.is::<Error>() => error,
             Some(inner) => inner.downcast_ref().map(|inner| io::Error::other(words(inner, asked))).unwrap_or(error),
@@ -187,8 +192,7 @@ impl<In: Transport> Connector<In> for Tls {
         if !details.needs_tls() {
             return Ok(Some(Either::A(transport)));
         }
-        let details = remaining(details, details.resolver.empty())?;
-        let encrypted = self.handshake(&details, transport.boxed());
+        let encrypted = self.handshake(details, transport.boxed());
         encrypted.map(|encrypted| Some(Either::B(encrypted))).map_err(|error| explain("no TLS connection", error))
     }
 }

@@ -80,7 +80,20 @@ def outlives_its_token(provider: dict[str, Any], site: dict[str, Any]) -> None:
         alice.sign_out()
 
 
+def begins_in_a_browser(site: dict[str, Any], provider: dict[str, Any]) -> None:
+    with evergrant.Client(**site, authorization_endpoint=provider["authorization_endpoint"]) as client:
+        bob = client.session("bob")
+        # OpenID Connect Core section 11: no offline_access without consent.
+        token = client.sign_in("bob", scope="openid offline_access", extra={"prompt": "consent"})
+        assert token.generation == 1
+        assert bob.access_token() == token.access_token
+        for generation in range(2, 7):
+            assert bob.renew().generation == generation
+        assert is_accepted(provider, bob.access_token())
+
+
 def main() -> None:
+    os.environ["BROWSER"] = f"{sys.executable} {Path(__file__).resolve().parents[3] / 'tests' / 'browser.py'}"
     provider = json.loads(Path(os.environ["EVERGRANT_OIDC"]).read_text())
     with tempfile.TemporaryDirectory() as directory:
         for registration in provider["clients"]:
@@ -90,6 +103,7 @@ def main() -> None:
             blocking(provider, site, registration["token"], 0)
             asyncio.run(in_asyncio(provider, site, RENEWALS // 2))
             outlives_its_token(provider, site)
+            begins_in_a_browser(site, provider)
     sys.stdout.write("done\n")
 
 

@@ -25,8 +25,8 @@ use crate::token::{Age, Answer, Life};
 
 /// For so long a sign-in waits for what an earlier sign-out has left to revoke; then that goes on beside it.
 const SWEEP_FIRST: Duration = Duration::from_secs(5);
-/// The first wait before a save is tried again, and the last.
-const SAVE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(2560));
+/// The first wait before a save is tried again, and for how long it is.
+const SAVE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// How often a wait looks whether the client is being closed.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -114,7 +114,7 @@ impl Renewer {
     /// The durable step. A store that fails for a moment only does not cost the user another sign-in.
     fn keep(&self, slot: &Slot, answer: &Answer, life: Option<Life>) -> Result<Arc<Record>> {
         let session = &slot.key.session;
-        let mut retry_after = SAVE.0;
+        let (mut retry_after, until) = (SAVE.0, Instant::now() + SAVE.1);
         loop {
             let event = Event {
                 reason: answer.refresh_token.is_none().then(|| "no_refresh_token".to_owned()),
@@ -129,7 +129,7 @@ impl Renewer {
                 Ok(Some(record)) => return Ok(record),
                 Ok(None) => return Err(defect()),
                 Err(error) => {
-                    let gives_up = self.abandoned.load(Ordering::Acquire) || retry_after > SAVE.1;
+                    let gives_up = self.abandoned.load(Ordering::Acquire) || Instant::now() >= until;
                     if error.status != Status::Store || gives_up {
                         return Err(not_saved(session, error));
                     }
@@ -160,8 +160,8 @@ fn check_renewable(session: &str, record: Option<&Record>, answer: &Answer) -> R
     if answer.refresh_token.is_some() || !record.is_some_and(renewable) {
         return Ok(());
     }
-    let message = "the server gave no refresh token: ask for one in scope (\"offline_access\", \"refresh_token\" at Salesforce) \
-                   or in authorize_parameters, as the server wants it";
+    let message = "the server gave no refresh token: ask for one in scope (\"offline_access\", at Salesforce \
+                   \"refresh_token\") or in authorize_parameters, as the server wants it";
     let mut error = Error::new(Status::Refused, message).because("no_refresh_token");
     error.outcome = Some("refused");
     Err(not_signed_in(session, error))
