@@ -81,10 +81,16 @@ dist-musl: build/venv/packaging/made ## The same, for musl too; its Rust target 
 
 build/venv/packaging/made: packaging/requirements.txt
 build/venv/packages/made: tests/bindings/requirements.txt
+build/venv/dot/made: tests/dot/requirements.txt
 build/venv/%/made:
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# The tests call these rules themselves: tests/oidc/run.sh, tests/real_servers.rs.
+tests/oidc/node_modules/made: tests/oidc/package-lock.json
+	npm ci --prefix tests/oidc --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # ---- the demo

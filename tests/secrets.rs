@@ -315,9 +315,15 @@ fn configuration_errors_show_no_value() {
 fn what_is_said_to_be_shown_is_there() {
     let read = |page| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
     assert!(named_tests(&read("SECURITY.md")) > 15);
+    assert_eq!(named_tests(&read("docs/sign-in.md")), 4);
     let readme = read("README.md");
-    let (guarantees, _) = readme.split_once("## Guarantees").unwrap().1.split_once("\n## ").unwrap();
-    assert!(named_tests(guarantees) > 20);
+    let section = |title: &str| readme.split_once(title).unwrap().1.split_once("\n## ").unwrap().0;
+    assert!(named_tests(section("\n## Guarantees")) > 20);
+    let standards = section("\n## Standards");
+    for row in standards.lines().filter(|line| line.contains('§')) {
+        assert!(named_tests(row) > 0, "{row}");
+    }
+    assert_eq!(standards.matches('§').count(), 18);
 }
 
 /// How many tests a text names; each is where it says.

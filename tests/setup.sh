@@ -22,6 +22,7 @@ need tinyproxy tinyproxy
 need microsocks microsocks
 need setpriv util-linux
 need pgbouncer pgbouncer
+need chromium chromium
 need redis-server redis-server
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"

@@ -571,6 +571,29 @@ fn a_store_that_cannot_be_read_costs_no_code() {
     finish(&client, &begun, &url).unwrap();
 }
 
+#[test]
+fn what_cannot_be_saved_is_given_back() {
+    let scene = scene();
+    let client = open(&scene, json!({}));
+    let before = token(sign_in(&client));
+    let begun = start(&client, json!({}));
+    let url = visit(&begun);
+    // Others may read meanwhile, and nobody may write.
+    let other = rusqlite::Connection::open(scene.store()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = refused(finish(&client, &begun, &url));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(error.status, Status::Store);
+    assert!(error.message.contains("must sign in again"), "{error}");
+    let lost = scene.server.token_requests().pop().unwrap();
+    for given in [lost.issued_access_token.unwrap(), lost.issued_refresh_token.unwrap()] {
+        assert!(!scene.server.is_live(&given));
+    }
+    assert_eq!(token(client.token(SESSION, None))["access_token"], before["access_token"]);
+    assert_eq!(token(client.renew(SESSION, None, None))["generation"], 2);
+    sign_in(&client).unwrap();
+}
+
 /// An Experience Cloud site under two prefixes, and somebody else's server.
 #[test]
 fn the_code_goes_to_the_site_that_the_answer_names_and_nowhere_else() {
@@ -855,4 +878,67 @@ fn bad_requests_for_a_browser_are_refused() {
     assert!(refused(client.sign_in_with_browser("", "{}")).message.contains("session"));
     assert!(refused(client.sign_in_with_browser(SESSION, "[]")).message.contains("request_json"));
     assert_eq!(scene.server.log().len(), 0);
+}
+
+/// A client that knows its server's issuer only.
+fn from_issuer(scene: &Scene, more: Value) -> Client {
+    let own = json!({"issuer": scene.server.url(), "token_endpoint": null, "revocation_endpoint": null});
+    scene.open(lay_over(own, more))
+}
+
+#[test]
+fn a_server_that_is_named_by_its_issuer_is_asked_where_users_sign_in() {
+    let scene = scene();
+    let client = from_issuer(&scene, json!({}));
+    let begun = start(&client, json!({}));
+    let url = begun["authorization_url"].as_str().unwrap();
+    assert!(url.starts_with(&format!("{}/authorize?", scene.server.url())), "{url}");
+    assert_eq!(begun["issuer"], scene.server.url());
+    // It names itself in every answer, and says so: without iss, or with another, an answer is another server's.
+    let answer = visit(&begun);
+    let (before, iss) = answer.split_once("&iss=").unwrap();
+    let without = format!("{before}&{}", iss.split_once('&').unwrap().1);
+    for forged in [format!("{without}&iss=https%3A%2F%2Fevil.example"), without] {
+        let error = refused(finish(&client, &begun, &forged));
+        assert_eq!(class(&error), (Status::InvalidArgument, Some("issuer_mismatch")), "{error}");
+    }
+    assert_eq!(scene.requests(), 0);
+    assert_eq!(token(finish(&client, &begun, &answer))["generation"], 1);
+    assert_eq!(token(client.renew(SESSION, None, None))["generation"], 2);
+    let discoveries = scene.server.log().iter().filter(|entry| entry.endpoint == Endpoint::Discovery).count();
+    assert_eq!((discoveries, scene.requests()), (1, 2));
+}
+
+#[test]
+fn a_sign_in_that_cannot_discover_says_so_and_sends_nobody_anywhere() {
+    let scene = scene();
+    let request = json!({"redirect_uri": REDIRECT_URI}).to_string();
+    let fails = |kind: FaultKind| {
+        scene.server.fault(evergrant_test_server::Fault::from(kind).always().on(Endpoint::Discovery));
+    };
+    fails(FaultKind::Status { code: 404, body: None, retry_after: None });
+    let error = from_issuer(&scene, json!({})).sign_in_start(&request).unwrap_err();
+    assert_eq!(class(&error), (Status::Refused, Some("bad_answer")), "{error}");
+    scene.server.clear_faults();
+
+    fails(FaultKind::Hang);
+    let brief = from_issuer(&scene, json!({"store": "memory:", "max_wait_ms": 100}));
+    let error = brief.sign_in_start(&request).unwrap_err();
+    assert_eq!(error.status, Status::TimedOut, "{error}");
+    let patient = from_issuer(&scene, json!({"store": "memory:", "max_wait_ms": 60_000}));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| patient.sign_in_start(&request).unwrap_err().status);
+        sleep_ms(300);
+        patient.close(0);
+        assert_eq!(waiting.join().unwrap(), Status::Closed);
+    });
+    scene.server.clear_faults();
+
+    let bare = json!({"issuer": scene.server.url(), "token_endpoint": scene.server.token_endpoint()}).to_string();
+    fails(FaultKind::Status { code: 200, body: Some(bare), retry_after: None });
+    let elsewhere = scene.open(json!({"issuer": scene.server.url(), "user_agent": "other", "store": "memory:"}));
+    drop((brief, patient));
+    let error = elsewhere.sign_in_start(&request).unwrap_err();
+    assert_eq!(error.status, Status::InvalidArgument, "{error}");
+    assert!(error.message.contains("authorization_endpoint"), "{error}");
 }

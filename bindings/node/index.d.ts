@@ -265,7 +265,8 @@ export type Reason =
   | 'network'
   | 'bad_answer'
   | 'no_private_key'
-  | 'no_introspection_endpoint';
+  | 'no_introspection_endpoint'
+  | 'no_revocation_endpoint';
 
 /**
  * The refresh-token flow itself, once (RFC 6749 section 6). Nothing is stored, and nothing keeps two callers from
@@ -446,7 +447,7 @@ export interface Event {
 
 /**
  * A configuration. docs/configuration.md says more of every key; errors name keys as they stand there
- * (`client_id` for `clientId`). Keys that a version reserves for a later one are answered with an error that says so.
+ * (`client_id` for `clientId`).
  */
 export interface Configuration {
   /** Alone, instead of all others: a JSON file that holds them, as in docs/configuration.md. */
@@ -512,7 +513,7 @@ export interface Configuration {
 
   /** The life to assume for an access token where the server does not say it, in seconds. */
   sessionLifetimeS?: number | undefined;
-  /** Reserved. */
+  /** Ask the server when a token ends that came without that (RFC 7662). */
   expiryFromIntrospection?: boolean | undefined;
   /** How long before its end a token is renewed early, in seconds. Default: the last fifth of its life, at most 600. */
   renewBeforeS?: number | undefined;

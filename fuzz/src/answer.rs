@@ -1,7 +1,9 @@
-//! Answers of a token endpoint (RFC 6749 sections 5.1 and 5.2) and of a revocation endpoint (RFC 7009 section 2.2), read by
-//! the real HTTP client from a real socket.
+//! Answers of a token endpoint (RFC 6749 sections 5.1 and 5.2), of a revocation endpoint (RFC 7009 section 2.2), of an
+//! introspection endpoint (RFC 7662 section 2.2), and metadata (RFC 8414 section 3.2), read by the real HTTP client from a
+//! real socket.
 //!
-//! `200\n{…}`: a status and a body. Anything else: all that comes over the connection.
+//! `200\n{…}`: a status and a body, in which `ISSUER` stands for the server's. Anything else: all that comes over the
+//! connection.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,7 +11,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use evergrant::config::{Config, Registration};
+use evergrant::oauth::discovery::{self, Endpoint};
+use evergrant::oauth::introspect::Introspection;
 use evergrant::oauth::{self, Deadline, Failure, Http, Outcome};
+use evergrant::token::Age;
 use evergrant::{Secret, token};
 
 use super::{check_message, check_unchanged, has, is_token, members, string};
@@ -27,11 +32,15 @@ pub fn run(data: &[u8]) {
     let Some((status, body)) = status_and_body(data) else {
         check_any(&renew(data.to_vec(), true));
         revoke(data.to_vec(), true).err().iter().for_each(check_failure);
+        introspect(data.to_vec(), true).err().iter().for_each(check_failure);
+        discover(data.to_vec(), true).err().iter().for_each(check_failure);
         return;
     };
     // These have none (RFC 9110 section 6.4.1).
     let body = if matches!(status, 204 | 205 | 304) { &[] } else { body };
     let head = format!("HTTP/1.1 {status} Status\r\nContent-Length: {}\r\n\r\n", body.len());
+    check_introspection(status, body, introspect([head.as_bytes(), body].concat(), false));
+    check_metadata(status, body);
     check_revocation(status, body, revoke([head.as_bytes(), body].concat(), false));
     let outcome = renew([head.as_bytes(), body].concat(), false);
     check_any(&outcome);
@@ -114,6 +123,38 @@ fn check_revocation(status: u16, body: &[u8], revoked: Result<(), Failure>) {
     }
 }
 
+/// Only a server's plain word says whether a token can be used.
+fn check_introspection(status: u16, body: &[u8], told: Result<Introspection, Failure>) {
+    let text = std::str::from_utf8(body).ok();
+    let active = text.and_then(members).and_then(|given| serde_json::from_str::<bool>(given.get("active")?.get()).ok());
+    match told {
+        Ok(told) => {
+            assert_eq!((status, Some(told.active)), (200, active));
+            assert_eq!(Some(told.json.expose()), text.map(str::trim));
+            assert!(told.life_s(1_700_000_000.0, Age::Unknown).is_none_or(|life| (0..=315_360_000).contains(&life)));
+        }
+        Err(failure) => check_failure(&failure),
+    }
+}
+
+/// Endpoints are the server's own word, under its own name, and no secret goes there in the clear.
+fn check_metadata(status: u16, body: &[u8]) {
+    let Some(text) = std::str::from_utf8(body).ok() else { return };
+    let issuer = issuer();
+    let text = text.replace("ISSUER", &issuer);
+    let head = format!("HTTP/1.1 {status} Status\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", text.len());
+    match discover((head + &text).into_bytes(), true) {
+        Ok(found) => {
+            let given = members(&text).expect("endpoints from no JSON object");
+            assert_eq!((status, string(&given, "issuer")), (200, Some(issuer)));
+            assert_eq!(string(&given, "token_endpoint").map(|url| url.trim().to_owned()), Some(found.clone()));
+            let safe = ["https://", "http://127.", "http://localhost", "http://[::1]"];
+            assert!(safe.iter().any(|start| found.to_ascii_lowercase().starts_with(start)), "{found}");
+        }
+        Err(failure) => check_failure(&failure),
+    }
+}
+
 /// The request was sent.
 fn check_any(outcome: &Outcome) {
     let Some(failure) = outcome.failure() else { return };
@@ -151,16 +192,43 @@ fn revoke(answer: Vec<u8>, closes: bool) -> Result<(), Failure> {
     })
 }
 
+fn introspect(answer: Vec<u8>, closes: bool) -> Result<Introspection, Failure> {
+    exchange(answer, closes, |registration, deadline| {
+        oauth::introspect(&Http::default(), registration, &Secret::new(REFRESH_TOKEN), deadline)
+    })
+}
+
+/// The token endpoint that is discovered.
+fn discover(answer: Vec<u8>, closes: bool) -> Result<String, Failure> {
+    exchange(answer, closes, |registration, deadline| {
+        let mut registration = registration.clone();
+        registration.issuer = Some(issuer());
+        registration.token_endpoint = String::new();
+        let resolved = discovery::resolve(&Http::default(), &registration, &[Endpoint::Token], deadline)?;
+        Ok(resolved.token_endpoint.clone())
+    })
+}
+
+/// The server's own name.
+fn issuer() -> String {
+    let registration = &server().registration;
+    registration.token_endpoint.trim_end_matches("/token").to_owned()
+}
+
 /// One exchange, at the end of which the server has said `answer` (and nothing more, if it `closes`).
 fn exchange<T>(answer: Vec<u8>, closes: bool, send: impl FnOnce(&Registration, Deadline) -> T) -> T {
-    static SERVER: OnceLock<Server> = OnceLock::new();
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let server = SERVER.get_or_init(Server::start);
+    let server = server();
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     *lock(server.answer) = (answer, closes);
     let first_byte = Instant::now() + Duration::from_secs(30);
     let deadline = Deadline { first_byte, answer: first_byte + Duration::from_secs(30) };
     send(&server.registration, deadline)
+}
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
 }
 
 struct Server {
@@ -174,6 +242,7 @@ impl Server {
         let address = listener.local_addr().expect("an address");
         let config = format!(
             r#"{{"token_endpoint": "http://{address}/token", "revocation_endpoint": "http://{address}/revoke",
+                "introspection_endpoint": "http://{address}/introspect",
                 "client_id": "client", "client_secret": "{CLIENT_SECRET}", "client_auth": "client_secret_post",
                 "store": "memory:"}}"#
         );

@@ -159,8 +159,8 @@ impl Client {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let message = format!(
-                    "session {session:?}: your wait ended before the user came back from the browser; nobody was signed \
-                     in, and the session, if there was one, is as it was"
+                    "session {session:?}: your wait ended before the user came back from the browser; nobody was \
+                     signed in, and the session, if there was one, is as it was"
                 );
                 return Err(Error::new(Status::TimedOut, message).about(session));
             }
@@ -191,8 +191,8 @@ impl Client {
         let request = Request::read(request_json, NAMES)?;
         if self.config.registration.site_url.is_none() {
             return Err(Error::invalid(
-                "configuration key \"site_url\": a sign-in by name and password needs it: only Salesforce's sites have that \
-                 flow; send users of other servers to a browser (sign_in_start)",
+                "configuration key \"site_url\": a sign-in by name and password needs it: only Salesforce's sites have \
+                 that flow; send users of other servers to a browser (sign_in_start)",
             ));
         }
         let wish = request.wish()?;
@@ -310,8 +310,8 @@ impl Request {
 
 fn no_browser(session: &str, trouble: &str) -> Error {
     let message = format!(
-        "session {session:?}: no browser could be opened ({trouble}): set the environment variable BROWSER to a program \
-         that opens URLs; or start the sign-in with \"listen\": true, and show authorization_url to the user"
+        "session {session:?}: no browser could be opened ({trouble}): set the environment variable BROWSER to a \
+         program that opens URLs; or start the sign-in with \"listen\": true, and show authorization_url to the user"
     );
     Error::invalid(message).because("no_browser").about(session)
 }

@@ -1,5 +1,5 @@
-//! Sign-in: the authorization code flow with PKCE (RFC 6749 §4.1, RFC 7636, RFC 9207), and Salesforce's Authorization Code
-//! and Credentials flow, which has no browser in it.
+//! Sign-in: the authorization code flow with PKCE (RFC 6749 §4.1, RFC 7636, RFC 9207), and Salesforce's Authorization
+//! Code and Credentials flow, which has no browser in it.
 
 use std::borrow::Cow;
 
@@ -86,7 +86,8 @@ impl SignIn {
     pub fn begin(registration: &Registration, wish: &Wish) -> Result<(Secret, Self)> {
         let endpoint = registration.authorization_endpoint.as_deref().ok_or_else(|| {
             Error::invalid(
-                "configuration key \"authorization_endpoint\": it is missing, and users sign in there: set it, site_url or issuer",
+                "configuration key \"authorization_endpoint\": it is missing, and users sign in there: set it, site_url \
+                 or issuer",
             )
         })?;
         let sign_in = Self { issuer: registration.issuer.clone(), ..Self::new(&wish.redirect_uri)? };
@@ -142,8 +143,8 @@ impl SignIn {
         match one("state")? {
             Some(state) if same(&state, &self.state) => {}
             Some(_) => {
-                let message = "its state is not that of this sign-in: it belongs to another one, or somebody made it up; start \
-                               a new sign-in";
+                let message = "its state is not that of this sign-in: it belongs to another one, or somebody made it up; \
+                               start a new sign-in";
                 return Err(wrong(message).because("state_mismatch"));
             }
             None => return Err(wrong("there is no state in it: give the whole URL, with its query")),
@@ -152,8 +153,8 @@ impl SignIn {
         if let (Some(expected), Some(iss)) = (&self.issuer, &iss)
             && expected != iss.expose()
         {
-            let message = "its iss is not the issuer that the user was sent to: another server has answered, and nothing \
-                           was sent to it";
+            let message = "its iss is not the issuer that the user was sent to: another server has answered, and \
+                           nothing was sent to it";
             return Err(wrong(message).because("issuer_mismatch"));
         }
         if self.issuer.is_some() && iss.is_none() && registration.iss_in_answers {
@@ -347,8 +348,8 @@ fn not_let_in(registration: &Registration, endpoint: &str, credentials: &Credent
         }
         _ => {
             let message = format!(
-                "{host} gave an answer that is of no use ({said}): neither a redirect to redirect_uri nor an OAuth error; \
-                 check that site_url is the site of its users"
+                "{host} gave an answer that is of no use ({said}): neither a redirect to redirect_uri nor an OAuth \
+                 error; check that site_url is the site of its users"
             );
             (Outcome::Refused, "bad_answer", configuration(), message)
         }

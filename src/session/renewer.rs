@@ -11,8 +11,8 @@
 //! Callers' threads run [`caller`], the library's threads run [`job`] and [`revoke`]; what both need is here.
 
 mod aside;
+mod ask;
 mod caller;
-mod introspect;
 mod job;
 mod moves;
 mod revoke;

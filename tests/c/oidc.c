@@ -76,6 +76,13 @@ static char *read_file(const char *path)
     return text;
 }
 
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    NEED(file != NULL);
+    NEED(fputs(text, file) >= 0 && fclose(file) == 0);
+}
+
 /* The next object of a JSON array of objects, or NULL; moves *array behind it. */
 static char *next_object(const char **array)
 {
@@ -121,21 +128,36 @@ static long provider_saw(const char *counter)
  */
 static void configure(party *p, const char *provider, const char *registration, const char *store, int n)
 {
-    char text[4096], secret[1024] = "";
+    char text[4096], server[1024], credentials[2048] = "";
     char *token_endpoint = member(provider, "token_endpoint");
     char *revocation_endpoint = member(provider, "revocation_endpoint");
     char *auth = member(registration, "client_auth"), *id = member(registration, "client_id");
 
-    if (strcmp(auth, "none") != 0) {
+    snprintf(server, sizeof server, "\"token_endpoint\":\"%s\",\"revocation_endpoint\":\"%s\"", token_endpoint,
+             revocation_endpoint);
+    if (strcmp(auth, "private_key_jwt") == 0) {
+        char *key = member(registration, "private_key"), *key_id = member(registration, "key_id");
+        char *algorithm = member(registration, "assertion_algorithm");
+        char path[512];
+        NEED(snprintf(path, sizeof path, "%s.%d.pem", store, n) < (int)sizeof path);
+        write_file(path, key);
+        snprintf(server, sizeof server, "\"issuer\":\"%s\"", issuer);
+        snprintf(credentials, sizeof credentials,
+                 "\"private_key_file\":\"%s\",\"key_id\":\"%s\",\"assertion_algorithm\":\"%s\",", path, key_id,
+                 algorithm);
+        evergrant_string_free(key);
+        evergrant_string_free(key_id);
+        evergrant_string_free(algorithm);
+    } else if (strcmp(auth, "none") != 0) {
         char *client_secret = member(registration, "client_secret");
-        snprintf(secret, sizeof secret, "\"client_secret\":\"%s\",", client_secret);
+        snprintf(credentials, sizeof credentials, "\"client_secret\":\"%s\",", client_secret);
         evergrant_string_free(client_secret);
     }
     NEED(snprintf(text, sizeof text,
-                  "{\"token_endpoint\":\"%s\",\"revocation_endpoint\":\"%s\",\"client_auth\":\"%s\","
-                  "\"client_id\":\"%s\",%s\"store\":\"sqlite:%s.%d.db\",\"early_renewal\":\"off\"}",
-                  token_endpoint, revocation_endpoint, auth, id, secret, store, n) < (int)sizeof text);
-    printf("%s\n", auth);
+                  "{%s,\"client_auth\":\"%s\",\"client_id\":\"%s\",%s\"store\":\"sqlite:%s.%d.db\","
+                  "\"early_renewal\":\"off\"}",
+                  server, auth, id, credentials, store, n) < (int)sizeof text);
+    printf("%s\n", id);
 
     p->config = strdup(text);
     p->signed_in = member(registration, "token");
@@ -265,7 +287,7 @@ int main(void)
         free(registration);
         count++;
     }
-    NEED(count == 3);
+    NEED(count == 6);
 
     sleep((unsigned)number(parties[0].signed_in, "expires_in") + 1);
     for (int i = 0; i < count; i++) {

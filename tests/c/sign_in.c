@@ -1,6 +1,6 @@
 /*
- * Sign-in in each of its ways through the C interface, against the test server as a Salesforce site (EVERGRANT_TEST_SITE:
- * its URL). tests/browser.py stands for the browser. To be run from the root of the source tree.
+ * Sign-in in each of its ways through the C interface, against the test server as a Salesforce site
+ * (EVERGRANT_TEST_SITE: its URL). tests/browser.py stands for the browser. To be run from the root of the source tree.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -54,13 +54,15 @@ static void begins(const char *session, char *token)
 static void by_redirect(void)
 {
     char request[512], *sign_in = NULL, *token = NULL, *end;
-    snprintf(request, sizeof request, "{\"redirect_uri\":\"%s/services/oauth2/echo\",\"extra\":{\"prompt\":\"login\"}}", site);
+    snprintf(request, sizeof request,
+             "{\"redirect_uri\":\"%s/services/oauth2/echo\",\"extra\":{\"prompt\":\"login\"}}", site);
     OK(evergrant_sign_in_start(client, request, &sign_in, &error));
     end = visit(sign_in);
     OK(evergrant_sign_in_finish(client, "redirect", sign_in, end, &token, &error));
     begins("redirect", token);
     token = NULL;
-    CHECK(evergrant_sign_in_finish(client, "redirect", sign_in, end, &token, &error) == EVERGRANT_STATUS_SIGN_IN_REQUIRED);
+    CHECK(evergrant_sign_in_finish(client, "redirect", sign_in, end, &token, &error) ==
+          EVERGRANT_STATUS_SIGN_IN_REQUIRED);
     CHECK_ROW(strstr(evergrant_error_json(error), "\"code_refused\"") != NULL, evergrant_error_json(error));
     evergrant_error_free(error);
     CHECK_STATUS(evergrant_sign_in_finish(client, "redirect", sign_in, site, &token, &error),

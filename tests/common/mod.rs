@@ -2,6 +2,7 @@
 //! tells, and a second process.
 #![allow(dead_code)] // Every test program uses a part of it.
 
+pub mod authority;
 mod party;
 pub mod servers;
 

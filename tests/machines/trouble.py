@@ -196,10 +196,13 @@ def run(fleet: "Fleet", store: Any, seconds: int) -> None:
     kinds = [*OF_A_MACHINE, *store.FAILURES]
     # Taken from the end: a short run has the store's.
     deck = [*random.sample(OF_A_MACHINE, len(OF_A_MACHINE)), *store.FAILURES]
+    later: list[str] = []
     while now_ms() < until_ms:
-        deck = deck or random.sample(kinds, len(kinds))
+        if not deck:
+            deck, later = [*random.sample(kinds, len(kinds)), *later], []
         kind = deck.pop()
         if kind.startswith("long ") and (day.long or now_ms() + LONG_S * 1000 > until_ms):
+            later = [kind]
             continue
         day.happen(kind)
         day.watch(random.uniform(0.5, 3))

@@ -3,7 +3,7 @@
 set -eu
 [ $# -ge 1 ] || { echo "usage: $0 COMMAND" >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)
-[ -d "$here/node_modules" ] || (cd "$here" && npm ci --no-audit --no-fund >&2)
+make --silent -C "$here/../.." tests/oidc/node_modules/made >&2
 
 dir=$(mktemp -d)
 server=

@@ -1,19 +1,30 @@
-// Keeps three sessions of oidc-provider renewed over 20 rotations: tests/oidc/run.sh node oidc.mjs
+// Keeps sessions of oidc-provider renewed over 20 rotations: tests/oidc/run.sh node oidc.mjs
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client } from 'evergrant';
 
 const oidc = JSON.parse(readFileSync(process.env.EVERGRANT_OIDC, 'utf8'));
 const ROTATIONS = 20;
 
-async function keep({ client_auth, client_id, client_secret, token: answer }) {
+/** Endpoints and a secret, or a private key and an issuer whose endpoints are discovered. */
+function access({ client_id, client_secret, private_key, key_id, assertion_algorithm }) {
+  const { issuer, token_endpoint, revocation_endpoint, introspection_endpoint } = oidc;
+  if (!private_key) {
+    const endpoints = { tokenEndpoint: token_endpoint, revocationEndpoint: revocation_endpoint };
+    return { ...endpoints, introspectionEndpoint: introspection_endpoint, clientSecret: client_secret };
+  }
+  // Beside the server's line: both are removed together.
+  const privateKeyFile = `${process.env.EVERGRANT_OIDC}.${encodeURIComponent(client_id)}.pem`;
+  writeFileSync(privateKeyFile, private_key);
+  return { issuer, privateKeyFile, keyId: key_id, assertionAlgorithm: assertion_algorithm };
+}
+
+async function keep({ client_auth, client_id, token: answer, ...credentials }) {
   const client = new Client({
-    tokenEndpoint: oidc.token_endpoint,
-    revocationEndpoint: oidc.revocation_endpoint,
+    ...access({ client_id, ...credentials }),
     clientAuth: client_auth,
     clientId: client_id,
-    clientSecret: client_secret,
     store: 'memory:',
     earlyRenewal: 'off',
   });
@@ -36,6 +47,7 @@ async function keep({ client_auth, client_id, client_secret, token: answer }) {
     token = next;
   }
   assert.equal(await isLive(), true);
+  if (client_auth !== 'none') assert.equal((await session.introspect()).active, true);
   const { history } = await session.describe();
   assert.ok(history.every(({ reason }) => reason === null));
   await session.signOut();

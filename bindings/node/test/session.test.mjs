@@ -49,6 +49,8 @@ test('a session, from its first token to its end', async (t) => {
   assert.equal(stats.exchanges.done, 1);
   assert.equal(stats.openExchanges, 0);
 
+  assert.equal((await session.introspect()).active, true);
+
   await session.signOut();
   await assert.rejects(session.token(), { ...code('SIGN_IN_REQUIRED'), reason: 'signed_out', session: 'alice' });
   assert.equal(session.accessTokenNow(), undefined);

@@ -105,8 +105,10 @@ test('Ctrl-C ends a wait for the browser', async (t) => {
     const client = new Client(${JSON.stringify(config)});
     console.log('waiting');
     await client.signIn('alice');`;
-  const env = { ...process.env, BROWSER: 'true' };
-  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+    env: { ...process.env, BROWSER: 'true' },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   await once(child.stdout, 'data');
   await new Promise((resolve) => setTimeout(resolve, 300));
   child.kill('SIGINT');

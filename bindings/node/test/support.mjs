@@ -45,6 +45,7 @@ export class TestServer {
     return {
       tokenEndpoint: this.tokenEndpoint,
       revocationEndpoint: this.tokenEndpoint.replace(/token$/, 'revoke'),
+      introspectionEndpoint: this.tokenEndpoint.replace(/token$/, 'introspect'),
       clientId: 'client',
       clientSecret: 'secret',
       basicEncoding: 'raw',

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import evergrant
 
@@ -23,15 +24,23 @@ def is_accepted(provider: dict[str, Any], access_token: str) -> bool:
         return "sub" in json.load(answer)
 
 
-def configuration(provider: dict[str, Any], registration: dict[str, Any], store: str) -> dict[str, Any]:
-    secret = {"client_secret": registration["client_secret"]} if registration["client_auth"] != "none" else {}
+def configuration(provider: dict[str, Any], registration: dict[str, Any], directory: str) -> dict[str, Any]:
+    name = quote(registration["client_id"], safe="")
+    given = {
+        key: registration[key] for key in ("client_secret", "key_id", "assertion_algorithm") if key in registration
+    }
+    endpoints = {key: provider[key] for key in ("token_endpoint", "revocation_endpoint", "introspection_endpoint")}
+    if "private_key" in registration:
+        key = Path(directory, f"{name}.pem")
+        key.write_text(registration["private_key"])
+        given["private_key_file"] = str(key)
+        endpoints = {"issuer": provider["issuer"]}
     return {
-        "token_endpoint": provider["token_endpoint"],
-        "revocation_endpoint": provider["revocation_endpoint"],
+        **endpoints,
+        **given,
         "client_auth": registration["client_auth"],
         "client_id": registration["client_id"],
-        **secret,
-        "store": f"sqlite:{store}",
+        "store": f"sqlite:{directory}/{name}.db",
         "early_renewal": "off",
     }
 
@@ -66,19 +75,35 @@ def outlives_its_token(provider: dict[str, Any], site: dict[str, Any]) -> None:
         later = alice.access_token()
         assert later != token.access_token
         assert is_accepted(provider, later)
+        if site["client_auth"] != "none":
+            assert alice.introspect()["active"] is True
         alice.sign_out()
 
 
+def begins_in_a_browser(site: dict[str, Any], provider: dict[str, Any]) -> None:
+    with evergrant.Client(**site, authorization_endpoint=provider["authorization_endpoint"]) as client:
+        bob = client.session("bob")
+        # OpenID Connect Core section 11: no offline_access without consent.
+        token = client.sign_in("bob", scope="openid offline_access", extra={"prompt": "consent"})
+        assert token.generation == 1
+        assert bob.access_token() == token.access_token
+        for generation in range(2, 7):
+            assert bob.renew().generation == generation
+        assert is_accepted(provider, bob.access_token())
+
+
 def main() -> None:
+    os.environ["BROWSER"] = f"{sys.executable} {Path(__file__).resolve().parents[3] / 'tests' / 'browser.py'}"
     provider = json.loads(Path(os.environ["EVERGRANT_OIDC"]).read_text())
     with tempfile.TemporaryDirectory() as directory:
         for registration in provider["clients"]:
-            site = configuration(provider, registration, f"{directory}/{registration['client_auth']}.db")
+            site = configuration(provider, registration, directory)
             blocking(provider, site, registration["token"], RENEWALS // 2)
             # As every program does at its start.
             blocking(provider, site, registration["token"], 0)
             asyncio.run(in_asyncio(provider, site, RENEWALS // 2))
             outlives_its_token(provider, site)
+            begins_in_a_browser(site, provider)
     sys.stdout.write("done\n")
 
 

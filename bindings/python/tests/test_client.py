@@ -219,9 +219,9 @@ def test_no_repr_holds_a_secret(site: dict[str, Any], client: evergrant.Client) 
     assert repr(client.session("alice")) == "<evergrant.Session 'alice'>"
 
 
-
-
-def test_the_server_tells_of_an_access_token(client: evergrant.Client, alice: evergrant.Session, server: Server) -> None:
+def test_the_server_tells_of_an_access_token(
+    client: evergrant.Client, alice: evergrant.Session, server: Server
+) -> None:
     assert alice.introspect()["active"] is True
     server.expire()
     assert alice.introspect() == {"active": False}

@@ -67,9 +67,7 @@ def test_by_redirect(client: evergrant.Client, server: Server, way: str) -> None
 
 
 @ways
-def test_with_a_browser(
-    client: evergrant.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
-) -> None:
+def test_with_a_browser(client: evergrant.Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str) -> None:
     monkeypatch.setenv("BROWSER", BROWSER)
     begins(call(client, "sign_in", way, "alice", scope=SCOPE), client.session("alice"))
     monkeypatch.setenv("BROWSER", str(tmp_path / "none"))

@@ -1,6 +1,5 @@
 //! A new session from the server itself: one exchange on a thread of the library, and the durable step of `save`.
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +11,6 @@ use super::words::{defect, not_signed_in, unusable};
 use super::{Renewer, check_here, fresh};
 use crate::config::Registration;
 use crate::error::{Error, Result, Status};
-use crate::oauth::discovery::{self, Endpoint};
 use crate::oauth::{self, Deadline, Http};
 use crate::process::lock;
 use crate::process::tasks::{block_on, promise, wake_at};
@@ -27,8 +25,8 @@ use crate::token::{Age, Answer, Life};
 
 /// For so long a sign-in waits for what an earlier sign-out has left to revoke; then that goes on beside it.
 const SWEEP_FIRST: Duration = Duration::from_secs(5);
-/// The first wait before a save is tried again, and the last.
-const SAVE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(2560));
+/// The first wait before a save is tried again, and for how long it is.
+const SAVE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// How often a wait looks whether the client is being closed.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -69,28 +67,6 @@ impl Renewer {
             }
         })
         .await
-    }
-
-    /// The registration with the endpoint that users are sent to, for which a server that is named by its issuer is asked.
-    pub async fn signs_in_at(&self) -> Result<Cow<'_, Registration>> {
-        const NEEDED: &[Endpoint] = &[Endpoint::Authorization];
-        let registration = &self.config.registration;
-        if registration.issuer.is_none() {
-            return Ok(Cow::Borrowed(registration));
-        }
-        let (promise, promised) = promise();
-        self.start_beside(move |renewer| {
-            let registration = &renewer.config.registration;
-            let deadline = Deadline::from_now(registration);
-            promise.keep(discovery::resolve(&renewer.http, registration, NEEDED, deadline).map(Cow::into_owned));
-        });
-        let resolved = poll_fn(|context| promised.poll(context)).await;
-        self.check_open("")?;
-        match resolved {
-            Ok(Ok(registration)) => Ok(Cow::Owned(registration)),
-            Ok(Err(failure)) => Err(oauth::Outcome::NotSent(failure).error(|failure| failure.message.clone())),
-            Err(()) => Err(defect()),
-        }
     }
 
     fn sign_in_here(
@@ -138,7 +114,7 @@ impl Renewer {
     /// The durable step. A store that fails for a moment only does not cost the user another sign-in.
     fn keep(&self, slot: &Slot, answer: &Answer, life: Option<Life>) -> Result<Arc<Record>> {
         let session = &slot.key.session;
-        let mut retry_after = SAVE.0;
+        let (mut retry_after, until) = (SAVE.0, Instant::now() + SAVE.1);
         loop {
             let event = Event {
                 reason: answer.refresh_token.is_none().then(|| "no_refresh_token".to_owned()),
@@ -153,7 +129,7 @@ impl Renewer {
                 Ok(Some(record)) => return Ok(record),
                 Ok(None) => return Err(defect()),
                 Err(error) => {
-                    let gives_up = self.abandoned.load(Ordering::Acquire) || retry_after > SAVE.1;
+                    let gives_up = self.abandoned.load(Ordering::Acquire) || Instant::now() >= until;
                     if error.status != Status::Store || gives_up {
                         return Err(not_saved(session, error));
                     }
@@ -184,8 +160,8 @@ fn check_renewable(session: &str, record: Option<&Record>, answer: &Answer) -> R
     if answer.refresh_token.is_some() || !record.is_some_and(renewable) {
         return Ok(());
     }
-    let message = "the server gave no refresh token: ask for one in scope (\"offline_access\", \"refresh_token\" at Salesforce) \
-                   or in authorize_parameters, as the server wants it";
+    let message = "the server gave no refresh token: ask for one in scope (\"offline_access\", at Salesforce \
+                   \"refresh_token\") or in authorize_parameters, as the server wants it";
     let mut error = Error::new(Status::Refused, message).because("no_refresh_token");
     error.outcome = Some("refused");
     Err(not_signed_in(session, error))

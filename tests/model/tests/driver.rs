@@ -118,7 +118,7 @@ fn what_is_set_aside_is_settled_before_anybody_replays() {
 fn users_writes_are_tried_until_they_succeed() {
     assert_order(
         RENEWER,
-        "write",
+        "rewrite",
         &["loop {", "self.load(", "change(", "compare_and_swap(&slot.key, expected, &next)"],
     );
     for (function, rule) in

@@ -306,9 +306,7 @@ class Client:
         This is the Authorization Code and Credentials flow. ``redirect_uri`` is one that the app has; it is never
         called. ``credentials_in="body"``: as some apps want it.
         """
-        request = _request(
-            redirect_uri, scope, username=username, password=password, credentials_in=credentials_in
-        )
+        request = _request(redirect_uri, scope, username=username, password=password, credentials_in=credentials_in)
         return Token(self._call("sign_in_with_password", session=session, request=request))
 
     async def asign_in_with_password(
@@ -322,9 +320,7 @@ class Client:
         credentials_in: Literal["header", "body"] | None = None,
     ) -> Token:
         """The same for asyncio."""
-        request = _request(
-            redirect_uri, scope, username=username, password=password, credentials_in=credentials_in
-        )
+        request = _request(redirect_uri, scope, username=username, password=password, credentials_in=credentials_in)
         return Token(await self._acall("sign_in_with_password", session=session, request=request))
 
     def close(self, max_wait_ms: int | None = None) -> bool:

@@ -1,19 +1,30 @@
-//! What the server says of an access token (RFC 7662): for a caller, and to learn when a token ends.
+//! What the server is asked beside a renewal: about an access token (RFC 7662), for a caller or to learn when it ends, and
+//! where its endpoints are.
 
+use std::borrow::Cow;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use super::Renewer;
+use super::words::defect;
+use crate::config::Registration;
 use crate::error::{Error, Result, Status};
+use crate::oauth::discovery::{self, Endpoint};
 use crate::oauth::introspect::{self, Introspection, NO_INTROSPECTION_ENDPOINT};
-use crate::oauth::{Deadline, Failure};
-use crate::process::lock;
+use crate::oauth::{Deadline, Failure, Outcome};
+use crate::process::tasks::{promise, wake_at};
 use crate::secret::Secret;
 use crate::session::cache::{Reading, Slot};
 use crate::session::events::Event;
 use crate::session::protocol::{self, Want};
 use crate::session::record::{Record, State};
-use crate::sync::{Instant, Mutex};
+use crate::sync::Instant;
 use crate::token::{Age, Expiry};
+
+/// How often a wait looks whether the client is being closed.
+const LOOK: Duration = Duration::from_millis(50);
 
 impl Renewer {
     /// Asks the server about the access token that a caller would get now.
@@ -25,26 +36,51 @@ impl Renewer {
             return Err(Error::invalid(format!("configuration key \"introspection_endpoint\": {problem}")));
         }
         let token = self.obtain(slot, Want::Token { min_valid_ms: 0 }, until).await?.access_token().clone();
-        let answer = Arc::new(Mutex::new(None));
-        let (to, caller) = (Arc::clone(&answer), Arc::clone(slot));
-        self.start_beside(move |renewer| {
-            let told = renewer.ask_about(&token);
-            *lock(&to) = Some(told);
-            caller.wake();
-        });
-        loop {
-            if let Some(told) = lock(&answer).take() {
-                return told.map(|told| told.json).map_err(|failure| refused(session, &failure));
-            }
-            self.check_open(session)?;
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let message =
-                    format!("session {session:?}: your wait ended before the server's answer came; ask again");
-                return Err(Error::new(Status::TimedOut, message).about(session));
-            }
-            slot.changed(left, || self.is_closing() || lock(&answer).is_some()).await;
+        let told = self.beside(until, move |renewer| renewer.ask_about(&token)).await;
+        let told = told.map_err(|error| error.about(session))?;
+        told.map(|told| told.json).map_err(|failure| refused(session, &failure))
+    }
+
+    /// The registration with the endpoint that users are sent to, for which a server that is named by its issuer is asked.
+    pub async fn signs_in_at(&self) -> Result<Cow<'_, Registration>> {
+        const NEEDED: &[Endpoint] = &[Endpoint::Authorization];
+        let registration = &self.config.registration;
+        if registration.issuer.is_none() {
+            return Ok(Cow::Borrowed(registration));
         }
+        let resolve = |renewer: &Self| {
+            let registration = &renewer.config.registration;
+            let deadline = Deadline::from_now(registration);
+            discovery::resolve(&renewer.http, registration, NEEDED, deadline).map(Cow::into_owned)
+        };
+        match self.beside(Instant::now() + self.config.max_wait, resolve).await? {
+            Ok(resolved) => Ok(Cow::Owned(resolved)),
+            Err(failure) => Err(Outcome::NotSent(failure).error(|failure| failure.message.clone())),
+        }
+    }
+
+    /// Has a thread of the library ask the server something, and waits for that until then.
+    async fn beside<T: Send + 'static>(
+        &self,
+        until: Instant,
+        ask: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T> {
+        let (promise, promised) = promise();
+        self.start_beside(move |renewer| promise.keep(ask(renewer)));
+        poll_fn(|context| match promised.poll(context) {
+            Poll::Ready(Ok(told)) => Poll::Ready(Ok(told)),
+            _ if self.is_closing() => Poll::Ready(self.check_open("").and(Err(defect()))),
+            Poll::Ready(Err(())) => Poll::Ready(Err(defect())),
+            Poll::Pending if Instant::now() >= until => {
+                let message = "your wait ended before the server's answer came; ask again";
+                Poll::Ready(Err(Error::new(Status::TimedOut, message)))
+            }
+            Poll::Pending => {
+                wake_at(until.min(Instant::now() + LOOK));
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     fn ask_about(&self, access_token: &Secret) -> std::result::Result<Introspection, Failure> {
