@@ -25,22 +25,21 @@ def is_accepted(provider: dict[str, Any], access_token: str) -> bool:
 
 
 def configuration(provider: dict[str, Any], registration: dict[str, Any], directory: str) -> dict[str, Any]:
-    name = quote(registration["client_id"], safe="")
-    given = {
-        key: registration[key] for key in ("client_secret", "key_id", "assertion_algorithm") if key in registration
-    }
+    file_name = quote(registration["client_id"], safe="")
+    names = ("client_secret", "key_id", "assertion_algorithm")
+    given: dict[str, Any] = {name: registration[name] for name in names if name in registration}
     endpoints = {key: provider[key] for key in ("token_endpoint", "revocation_endpoint", "introspection_endpoint")}
     if "private_key" in registration:
-        key = Path(directory, f"{name}.pem")
-        key.write_text(registration["private_key"])
-        given["private_key_file"] = str(key)
+        file = Path(directory, f"{file_name}.pem")
+        file.write_text(registration["private_key"])
+        given["private_key_file"] = str(file)
         endpoints = {"issuer": provider["issuer"]}
     return {
         **endpoints,
         **given,
         "client_auth": registration["client_auth"],
         "client_id": registration["client_id"],
-        "store": f"sqlite:{directory}/{name}.db",
+        "store": f"sqlite:{directory}/{file_name}.db",
         "early_renewal": "off",
     }
 
