@@ -182,7 +182,8 @@ def test_a_loop_may_be_closed_while_something_waits(alice: evergrant.Session, se
         vars(asyncio.Task)["_log_destroy_pending"].__set__(task, False)  # it is what is tested
         del task
         gc.collect()
-    assert descriptors() <= before + 2  # the queue of blocking calls
+    # The queue of blocking calls, and two connections that idled beside their successors; not one for each loop.
+    assert descriptors() <= before + 4
     assert asyncio.run(alice.atoken()).generation == 4
 
 
