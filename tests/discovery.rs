@@ -324,8 +324,9 @@ fn a_doubt_outlives_a_failed_discovery() {
     party.kill();
     scene.server.fault(on_discovery(FaultKind::Status { code: 404, body: None, retry_after: None }).always());
     let error = client.access_token(SESSION, None).unwrap_err();
-    assert_eq!((error.outcome, scene.requests()), (Some("not_sent"), 1), "{error}");
-    assert_eq!(client.state(SESSION), "in_doubt");
+    // Of the exchange, or of the back-off if the doubt's owner was faster to try once more.
+    assert!(matches!(error.outcome, Some("not_sent") | None) && error.message.contains("no token was sent"), "{error}");
+    assert_eq!((client.state(SESSION).as_str(), scene.requests()), ("in_doubt", 1));
     scene.server.clear_faults();
     let renewed = token(client.renew(SESSION, None, Some(r#"{"anyway": true, "max_wait_ms": 30000}"#)));
     assert_eq!((&renewed["generation"], scene.requests()), (&json!(2), 2));
