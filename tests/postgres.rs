@@ -115,7 +115,8 @@ fn an_answer_that_comes_while_the_server_restarts_is_kept_and_committed() {
     let url = postgres.url(&postgres.database());
     let client = scene.open(on(&url, json!({"max_wait_ms": 30_000})));
     scene.saved(&client, SESSION);
-    scene.server.fault(Fault::from(FaultKind::Delay).before(3000));
+    // On a busy machine the server takes seconds to stop.
+    scene.server.fault(Fault::from(FaultKind::Delay).before(12_000));
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| token(client.token(SESSION, None)));
         eventually("the request", || scene.requests() == 1);
