@@ -141,8 +141,11 @@ fn open(listener: &Weak<Listener>, pool: &Pool<Connector>) -> Result<Option<Conn
     }
     let until = Instant::now() + PROBE;
     while !arrived.load(Ordering::Acquire) {
-        if Instant::now() >= until || !connection.drive(TICK / 50) {
+        if Instant::now() >= until {
             return Ok(None);
+        }
+        if !connection.drive(TICK / 50) {
+            return Err(Failed::Late);
         }
     }
     connection.batch(until + CONNECT, &format!("LISTEN {CHANNEL}; UNLISTEN \"{probe}\""))?;
